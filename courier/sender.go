@@ -1,0 +1,193 @@
+package courier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"pecd/logstore"
+	"pecd/pec"
+)
+
+// A sender sends one message at a time over a connection that it keeps. It
+// belongs to one goroutine of Run.
+type sender struct {
+	courier *Courier
+	conn    net.Conn
+	client  *smtp.Client // nil without a connection
+	used    bool         // a message has gone over it
+	release func() bool  // stops the watch of the hard context
+}
+
+// run sends what comes until the dispatch closes the channel.
+func (s *sender) run(ctx, hard context.Context) {
+	defer s.hangUp()
+	c := s.courier
+	for {
+		var idle <-chan time.Time
+		if s.client != nil {
+			idle = time.After(c.Idle)
+		}
+		select {
+		case m, ok := <-c.work:
+			if !ok {
+				return
+			}
+			c.done <- s.deliver(ctx, hard, m)
+		case <-idle:
+			s.hangUp()
+		}
+	}
+}
+
+// deliver carries one message through an attempt and tells the store.
+func (s *sender) deliver(ctx, hard context.Context, m logstore.Outgoing) result {
+	c := s.courier
+	if !s.connected(ctx, hard) {
+		return result{id: m.ID}
+	}
+	start := c.Now()
+	taken, err := s.send(m)
+	if errors.Is(err, errStale) {
+		return s.deliver(ctx, hard, m) // over a new connection, which is not stale
+	}
+	c.Observe(outcome(taken, err), c.Now().Sub(start))
+	if len(taken) > 0 {
+		c.AtStep(StepReplied)
+		if s.record(hard, m, taken) {
+			c.AtStep(StepTaken)
+		}
+	}
+	if err == nil {
+		return result{id: m.ID}
+	}
+	logFailure(c.Log, m, err)
+	return s.postpone(hard, m, err)
+}
+
+func outcome(taken []pec.Address, err error) string {
+	var reply *smtp.SMTPError
+	switch {
+	case err == nil:
+		return OutcomeTaken
+	case len(taken) > 0:
+		return OutcomePartial
+	case errors.As(err, &reply):
+		return OutcomeRefused
+	}
+	return OutcomeFailed
+}
+
+// record tells the store what was taken, until it listens: if it did not know,
+// the message would be sent again. It reports false if hard was done first.
+func (s *sender) record(hard context.Context, m logstore.Outgoing, taken []pec.Address) bool {
+	c := s.courier
+	for n := 1; ; n++ {
+		err := c.store.Taken(hard, m.ID, taken)
+		if err == nil {
+			return true
+		}
+		c.Log.Error("courier: the MTA has the message but the store cannot note it; if the process ends now it is sent again",
+			"message_id", m.MessageID, "envelope", m.Envelope, "error", err)
+		if !wait(hard, c.Retry(n)) {
+			return false
+		}
+	}
+}
+
+// postpone tells the store of a failed attempt. If it does not listen the
+// dispatch keeps the message back.
+func (s *sender) postpone(hard context.Context, m logstore.Outgoing, cause error) result {
+	c := s.courier
+	next := c.Now().Add(c.Retry(m.Attempts + 1))
+	if err := c.store.Postpone(hard, m.ID, next, cause.Error()); err != nil {
+		c.Log.Error("courier: the store cannot note a failed attempt", "message_id", m.MessageID, "error", err)
+		return result{id: m.ID, park: next}
+	}
+	return result{id: m.ID}
+}
+
+// wait reports whether d passed before ctx was done.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// connected makes sure of a connection, if need be by trying until ctx is done.
+// No message is marked as failed for that: none of them is the reason.
+func (s *sender) connected(ctx, hard context.Context) bool {
+	c := s.courier
+	for n := 1; s.client == nil; n++ {
+		start := c.Now()
+		err := s.dial(ctx, hard)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		c.Observe(OutcomeUnreachable, c.Now().Sub(start))
+		c.Log.Error("courier: the MTA's re-injection listener cannot be reached", "attempt", n, "error", err)
+		if !wait(ctx, c.Retry(n)) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *sender) dial(ctx, hard context.Context) error {
+	c := s.courier
+	dialCtx, cancel := context.WithTimeout(ctx, c.Connect)
+	defer cancel()
+	conn, err := c.Dial(dialCtx)
+	if err != nil {
+		return fmt.Errorf("connecting: %w", err)
+	}
+	client := smtp.NewClient(conn)
+	client.CommandTimeout, client.SubmissionTimeout = c.Command, c.Final
+	// Greeting and EHLO end with ctx, what comes later with hard.
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	err = client.Hello(c.Hostname)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		_ = conn.Close()
+		return fmt.Errorf("greeting: %w", err)
+	}
+	s.conn, s.client, s.used = conn, client, false
+	s.release = context.AfterFunc(hard, func() { _ = conn.Close() })
+	c.AtStep(StepConnected)
+	return nil
+}
+
+// hangUp ends the connection politely.
+func (s *sender) hangUp() {
+	if s.client == nil {
+		return
+	}
+	if err := s.client.Quit(); err != nil {
+		s.courier.Log.Debug("courier: QUIT", "error", err)
+	}
+	s.drop()
+}
+
+// drop closes the connection.
+func (s *sender) drop() {
+	if s.client == nil {
+		return
+	}
+	s.release()
+	_ = s.conn.Close() // it may be closed already
+	s.conn, s.client = nil, nil
+}

@@ -1,0 +1,298 @@
+package logstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"pecd/pec"
+)
+
+// Commit makes tx durable; see Store. The context is heeded until the writer has
+// begun; from then on Commit waits for the outcome, so that nothing becomes
+// durable of which the caller does not hear.
+func (s *SQLite) Commit(ctx context.Context, tx Tx) ([]bool, error) {
+	if err := tx.check(); err != nil {
+		return nil, err
+	}
+
+	// 1. Prepare: flatten the contents, spool what is not in a body of ours. A
+	// crash leaves temporary files; recover removes them.
+	j := newCommitJob(s, tx)
+	defer j.release()
+	if err := j.prepare(); err != nil {
+		return nil, err
+	}
+	s.at(StepPrepared)
+
+	// 2. Sync the bytes of the bodies. A crash leaves the same.
+	if err := j.syncBodies(); err != nil {
+		return nil, err
+	}
+	s.at(StepSynced)
+
+	// 3. Give them their names. A crash leaves files to which no row points;
+	// recover removes them.
+	renamed, err := j.nameBodies()
+	if err != nil {
+		return nil, err
+	}
+	s.at(StepNamed)
+
+	// 4. Sync the names, before any row points to them. A crash leaves the same.
+	if err := j.syncNames(renamed); err != nil {
+		return nil, err
+	}
+	s.at(StepNameSynced)
+
+	// 5, 6, 7. The writer: see transact.
+	if err := s.submit(ctx, j); err != nil {
+		return nil, err
+	}
+	if err := <-j.outcome; err != nil {
+		return nil, err
+	}
+
+	// 8. The outcome is known and the courier has been woken: see settle. A crash
+	// before the caller answers is, to the MTA, a reply lost on the wire; what is
+	// in the outbox is sent after the restart.
+	return j.done, nil
+}
+
+// check refuses what no later attempt could commit.
+func (tx Tx) check() error {
+	if !inRange(tx.At) {
+		return fmt.Errorf("logstore: %w: its instant is %v", ErrInvalid, tx.At)
+	}
+	for i, a := range tx.Acts {
+		if err := a.check(tx.At); err != nil {
+			return fmt.Errorf("logstore: %w: act %d: %w", ErrInvalid, i, err)
+		}
+	}
+	return nil
+}
+
+func (a Act) check(at time.Time) error {
+	switch {
+	case a.Entry.Type == "":
+		return errors.New("its entry has no type")
+	case !a.Entry.At.IsZero() && !a.Entry.At.Equal(at):
+		return errors.New("its entry has another instant") // RFC 6109, 4.1
+	case a.Send != nil && len(a.Send.To()) == 0:
+		return errors.New("its message has no recipient")
+	case a.Await != nil && a.Entry.Identifier == "":
+		return errors.New("it awaits answers to a message without identifier")
+	}
+	if a.Answer == nil {
+		return nil
+	}
+	switch a.Answer.Kind {
+	case pec.KindTakeCharge, pec.KindDelivery, pec.KindNonDelivery:
+		return nil
+	}
+	return fmt.Errorf("an answer cannot be %q", a.Answer.Kind)
+}
+
+// A commitJob is a Tx on its way into the store.
+type commitJob struct {
+	store   *SQLite
+	tx      Tx
+	letters []letter // by act
+	rows    map[int64]row
+	used    []int64 // bodies to which rows point in this attempt
+	pinned  []int64
+	spool   *spool
+	done    []bool
+	sent    bool // something went into the outbox in this attempt
+	outcome chan error
+}
+
+// A row is a body as its row has it.
+type row struct {
+	body   *body
+	size   int64
+	data   []byte
+	file   bool
+	stored bool
+}
+
+func newCommitJob(s *SQLite, tx Tx) *commitJob {
+	return &commitJob{
+		store: s, tx: tx,
+		letters: make([]letter, len(tx.Acts)), rows: map[int64]row{},
+		spool: &spool{store: s, copies: map[copyKey]*body{}},
+		done:  make([]bool, len(tx.Acts)), outcome: make(chan error, 1),
+	}
+}
+
+func (j *commitJob) prepare() error {
+	for i, a := range j.tx.Acts {
+		if a.Send == nil {
+			continue
+		}
+		l, err := j.spool.letter(a.Send)
+		if err != nil {
+			return fmt.Errorf("logstore: act %d: %w", i, err)
+		}
+		j.letters[i] = l
+		for _, p := range l.pieces {
+			j.pin(p)
+		}
+	}
+	return nil
+}
+
+// pin holds the body of p until release.
+func (j *commitJob) pin(p piece) {
+	if p.id == 0 {
+		return
+	}
+	if _, ok := j.rows[p.id]; !ok {
+		j.store.pin(p.id, nil)
+		j.pinned = append(j.pinned, p.id)
+		j.rows[p.id] = row{body: p.body, stored: p.body == nil}
+	}
+}
+
+// release lets go of the bodies. An error changes nothing of the outcome: what
+// is left is removed at the next start.
+func (j *commitJob) release() {
+	errs := []error{j.spool.close()}
+	for _, id := range j.pinned {
+		errs = append(errs, j.store.unpin(id))
+	}
+	if err := errors.Join(errs...); err != nil {
+		j.store.log.Warn("letting go of bodies", "error", err)
+	}
+}
+
+func (j *commitJob) syncBodies() error {
+	for id, r := range j.rows {
+		if r.body == nil {
+			continue
+		}
+		r, err := r.body.sync()
+		if err != nil {
+			return err
+		}
+		j.rows[id] = r
+	}
+	return nil
+}
+
+// nameBodies returns the bodies whose names have to be synced.
+func (j *commitJob) nameBodies() (renamed []*body, err error) {
+	for _, r := range j.rows {
+		if r.body == nil {
+			continue
+		}
+		did, err := r.body.name()
+		if err != nil {
+			return nil, err
+		}
+		if did {
+			renamed = append(renamed, r.body)
+		}
+	}
+	return renamed, nil
+}
+
+func (j *commitJob) syncNames(renamed []*body) error {
+	if len(renamed) == 0 {
+		return nil
+	}
+	if err := syncDir(j.store.bodyDir()); err != nil {
+		return failure("syncing the names of bodies", err)
+	}
+	for _, b := range renamed {
+		b.setNamed()
+	}
+	return nil
+}
+
+func (j *commitJob) step(p phase) Step {
+	return [...]Step{begun: StepBegun, written: StepWritten, committed: StepCommitted, settled: StepSettled}[p]
+}
+
+// apply writes the rows of all acts whose keys are new.
+func (j *commitJob) apply(ctx context.Context, t *transaction) error {
+	j.used, j.sent = nil, false
+	for i, a := range j.tx.Acts {
+		var err error
+		if j.done[i], err = j.act(ctx, t, a, j.letters[i]); err != nil {
+			return fmt.Errorf("act %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (j *commitJob) act(ctx context.Context, t *transaction, a Act, l letter) (bool, error) {
+	known, err := t.anyIssued(ctx, a.Keys)
+	if err != nil || known {
+		return false, err
+	}
+	entry := a.Entry
+	entry.At = j.tx.At
+	seq, err := t.register(ctx, entry)
+	if err != nil {
+		return false, err
+	}
+	if err = t.issue(ctx, a.Keys, seq); err != nil {
+		return false, err
+	}
+	if err = t.await(ctx, entry.Identifier, j.tx.At, a.Await); err != nil {
+		return false, err
+	}
+	if err = t.answer(ctx, a.Answer, j.tx.At); err != nil {
+		return false, err
+	}
+	if a.Send == nil {
+		return true, nil
+	}
+	if err = j.storeBodies(ctx, t, l); err != nil {
+		return false, err
+	}
+	j.sent = true
+	return true, t.post(ctx, l, seq, j.tx.At)
+}
+
+// storeBodies writes the rows of the bodies to which l points, if this is the
+// first message that does.
+func (j *commitJob) storeBodies(ctx context.Context, t *transaction, l letter) error {
+	for _, p := range l.pieces {
+		r, ok := j.rows[p.id]
+		if !ok || r.stored {
+			continue
+		}
+		var data any // null: a file
+		if !r.file {
+			data = append([]byte{}, r.data...) // never nil, also if empty
+		}
+		_, err := t.exec(ctx, "INSERT INTO body (id, size, data) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING", p.id, r.size, data)
+		if err != nil {
+			return err
+		}
+		j.used = append(j.used, p.id)
+	}
+	return nil
+}
+
+// settle implements job. It wakes the courier before the caller hears.
+func (j *commitJob) settle(err error) {
+	if err == nil || errors.Is(err, ErrUncertain) {
+		for _, id := range j.used {
+			j.rows[id].body.setStored()
+			if err != nil {
+				j.store.keep(id) // the sweep finds out later what became of it
+			}
+		}
+	}
+	if err == nil && j.sent {
+		select {
+		case j.store.wake <- struct{}{}:
+		default: // it has been woken already
+		}
+	}
+	j.outcome <- err
+}

@@ -1,0 +1,108 @@
+package logstore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"pecd/logstore"
+	"pecd/logstore/storetest"
+)
+
+// A COMMIT that reports an error has happened or not; Commit finds out, or says
+// that it could not.
+func TestCommitReportsError(t *testing.T) {
+	for _, c := range []struct {
+		happens, known bool
+		want           error
+	}{
+		{happens: true, known: true, want: nil},
+		{happens: false, known: true, want: logstore.ErrUnavailable},
+		{happens: true, known: false, want: logstore.ErrUncertain},
+		{happens: false, known: false, want: logstore.ErrUncertain},
+	} {
+		t.Run(fmt.Sprintf("happens %t known %t", c.happens, c.known), func(t *testing.T) {
+			dir := t.TempDir()
+			s := open(t, logstore.Options{Dir: dir})
+			defer func() { closeStore(t, s) }()
+			s.SetPatience(time.Millisecond)
+			p := storetest.NewProvider(t)
+			mustCommit(t, s, smallAccess(t, p))
+
+			tx, body := largeAccess(t, p, s)
+			database := filepath.Join(dir, "pecd.db")
+			s.FailNextCommit(c.happens, func() {
+				if !c.known {
+					rename(t, database, database+"-away")
+				}
+			})
+			done, err := s.Commit(context.Background(), tx)
+			if !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
+				t.Errorf("Commit: %v, %v; want %v", done, err, c.want)
+			}
+			if err != nil && !errors.Is(err, logstore.ErrUnavailable) {
+				t.Errorf("Commit: %v, want ErrUnavailable", err)
+			}
+			if !c.known {
+				if _, err := s.Commit(context.Background(), smallAccess(t, p)); !errors.Is(err, logstore.ErrUnavailable) {
+					t.Errorf("Commit while the store is broken: %v", err)
+				}
+				rename(t, database+"-away", database)
+			}
+			closeBody(t, body)
+			mustCommit(t, s, smallAccess(t, p)) // works again
+			checkFailedCommit(t, s, c.happens)
+			closeStore(t, s)
+			s = open(t, logstore.Options{Dir: dir})
+			checkFailedCommit(t, s, c.happens)
+			want := 0
+			if c.happens {
+				want = 1
+			}
+			if names := bodyFiles(t, dir); len(names) != want {
+				t.Errorf("files %v, want %d", names, want)
+			}
+		})
+	}
+}
+
+// checkFailedCommit expects two small transactions, and if happened the large
+// one between.
+func checkFailedCommit(t *testing.T, s *logstore.SQLite, happened bool) {
+	t.Helper()
+	want := 2
+	if happened {
+		want = 3
+	}
+	out, err := s.Outgoing(context.Background(), storetest.At, 100, nil)
+	if err != nil || len(out) != 2*want {
+		t.Errorf("outbox: %d messages, %v; want %d", len(out), err, 2*want)
+	}
+	for _, m := range out {
+		if n := int64(len(storetest.Text(t, m.Content))); n != m.Content.Size() {
+			t.Errorf("%s has %d octets of %d", m.Kind, n, m.Content.Size())
+		}
+	}
+	next := int64(1)
+	err = s.Search(context.Background(), logstore.Query{}, func(e logstore.Entry) error {
+		if e.Seq != next {
+			t.Errorf("entry %d where %d should be", e.Seq, next)
+		}
+		next++
+		return nil
+	})
+	if err != nil || next != int64(2*want)+1 {
+		t.Errorf("register: %d entries, %v; want %d", next-1, err, 2*want)
+	}
+}
+
+func rename(t testing.TB, from, to string) {
+	t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,255 @@
+package logstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// ErrInUse says that another process has the store open.
+var ErrInUse = errors.New("store is in use")
+
+// defaultInlineLimit keeps usual messages without attachments inside SQLite.
+const defaultInlineLimit = 64 << 10
+
+// readers is how many reading connections the daemon keeps.
+const readers = 4
+
+// Options are what Open needs.
+type Options struct {
+	// Dir is the store's directory; it is created for its owner only if missing.
+	Dir string
+	// Now is the clock, for housekeeping only, never for entries; it may be nil.
+	Now func() time.Time
+	// AtStep is called at each step of a commit and of a taking, from several
+	// goroutines; nil in production. Tests and fault drills stop the process
+	// there.
+	AtStep func(Step)
+	// InlineLimit is the size in octets up to which a body is kept inside SQLite,
+	// where one sync carries it with everything else; larger ones are files. Zero
+	// means 64 KiB.
+	InlineLimit int64
+	// Log receives what the operator should know; nil discards it.
+	Log *slog.Logger
+}
+
+// SQLite is the Store on SQLite: a database in WAL mode with synchronous=FULL,
+// and files for large bodies beside it. One goroutine writes, and makes one
+// SQLite transaction of all that wait.
+type SQLite struct {
+	Reader
+	options Options
+	log     *slog.Logger
+	lock    *os.File
+	wake    chan struct{}
+
+	queue   chan job      // unbuffered: what was received gets its outcome
+	sweeps  chan struct{} // orphans may have become free
+	closing chan struct{} // closed by Close
+	ended   chan struct{} // closed when run has returned
+	once    sync.Once     // Close
+	closed  error         // what Close returned; after once
+
+	// The fields of this group belong to the goroutine of run.
+	writer  *sql.DB
+	conn    *sql.Conn // nil after a failure
+	seq     int64     // of the last entry
+	mark    int64     // of the last transaction
+	unknown bool      // a commit's outcome could not be found out yet
+
+	// Changed by tests only, before the writer has work.
+	commit   func(*sql.Conn) error
+	patience time.Duration
+
+	nextBody atomic.Int64
+
+	mu      sync.Mutex
+	pins    map[int64]*pin     // bodies that must not go away, by id; guarded by mu
+	orphans map[int64]struct{} // bodies to be removed when no pin is left; guarded by mu
+}
+
+var _ Store = (*SQLite)(nil)
+
+// Open opens the store in o.Dir, and creates or migrates it if need be. It
+// removes what a crash left: temporary files and bodies that no message of the
+// outbox points to. ErrInUse if another process has it, ErrSchema if a newer
+// program wrote it.
+func Open(ctx context.Context, o Options) (*SQLite, error) {
+	if o.InlineLimit == 0 {
+		o.InlineLimit = defaultInlineLimit
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &SQLite{
+		options: o, log: o.Log,
+		wake: make(chan struct{}, 1), queue: make(chan job), sweeps: make(chan struct{}, 1),
+		closing: make(chan struct{}), ended: make(chan struct{}),
+		commit: commitSQL, patience: findOutLimit,
+		pins: map[int64]*pin{}, orphans: map[int64]struct{}{},
+	}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(err, s.release())
+	}
+	go s.run()
+	return s, nil
+}
+
+func (s *SQLite) open(ctx context.Context) error {
+	if err := makeDir(s.options.Dir); err != nil {
+		return err
+	}
+	if err := makeDir(s.bodyDir()); err != nil {
+		return err
+	}
+	var err error
+	if s.lock, err = lockDir(s.options.Dir, s.options.Now); err != nil {
+		return err
+	}
+	if err = makeDatabase(s.options.Dir); err != nil {
+		return err
+	}
+	if s.writer, err = openDatabase(s.options.Dir, writeOptions, 1); err != nil {
+		return err
+	}
+	if err = s.connect(ctx); err != nil {
+		return err
+	}
+	if err = migrate(ctx, s.conn); err != nil {
+		return err
+	}
+	if err = s.recover(ctx); err != nil {
+		return err
+	}
+	s.Reader.db, err = openDatabase(s.options.Dir, readOptions, readers)
+	return err
+}
+
+// connect gives the writer a connection, a new one after a failure, so that no
+// state of the failed one remains.
+func (s *SQLite) connect(ctx context.Context) error {
+	if s.conn != nil {
+		return nil
+	}
+	c, err := s.writer.Conn(ctx)
+	if err != nil {
+		return failure("opening the database", err)
+	}
+	if err = checkPragmas(ctx, c); err != nil {
+		dropConn(c)
+		return err
+	}
+	s.conn = c
+	return nil
+}
+
+// Wake returns a channel that receives a value after a commit that put something
+// into the outbox.
+func (s *SQLite) Wake() <-chan struct{} { return s.wake }
+
+// Close waits for the commits that the writer has begun, refuses all others and
+// closes the store. It may be called more than once.
+func (s *SQLite) Close() error {
+	s.once.Do(func() {
+		close(s.closing)
+		<-s.ended
+		s.closed = s.release()
+	})
+	return s.closed
+}
+
+// release lets go of everything that open took, as far as it came.
+func (s *SQLite) release() error {
+	var errs []error
+	if s.Reader.db != nil {
+		errs = append(errs, s.Reader.db.Close())
+	}
+	if s.conn != nil {
+		errs = append(errs, s.conn.Close())
+		s.conn = nil
+	}
+	if s.writer != nil {
+		errs = append(errs, s.writer.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// makeDir creates dir for its owner only, durably. One that exists is left as
+// the operator made it.
+func makeDir(dir string) error {
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(filepath.Clean(dir)))
+	}
+	if err != nil {
+		return failure("creating the store", err)
+	}
+	return nil
+}
+
+// makeDatabase creates the database file readable by its owner only; SQLite
+// gives its other files the same mode.
+func makeDatabase(dir string) error {
+	f, err := os.OpenFile(filepath.Join(dir, databaseName), os.O_CREATE|os.O_RDWR, 0o600)
+	if err == nil {
+		err = errors.Join(f.Close(), syncDir(dir))
+	}
+	if err != nil {
+		return failure("creating the database", err)
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// lockDir keeps other daemons away for as long as the file is open; the kernel
+// drops the lock when the process dies. The file says who has it.
+func lockDir(dir string, now func() time.Time) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, failure("locking the store", err)
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		owner, readErr := io.ReadAll(io.LimitReader(f, 200))
+		return nil, errors.Join(fmt.Errorf("logstore: %w: %w: %s is open in process %s",
+			ErrUnavailable, ErrInUse, dir, strings.TrimSpace(string(owner))), readErr, f.Close())
+	}
+	if err != nil {
+		return nil, failure("locking the store", errors.Join(err, f.Close()))
+	}
+	owner := fmt.Sprintf("%d", os.Getpid())
+	if now != nil {
+		owner += " since " + now().UTC().Format(time.RFC3339)
+	}
+	if err = f.Truncate(0); err == nil {
+		_, err = f.WriteAt([]byte(owner+"\n"), 0)
+	}
+	if err != nil {
+		return nil, failure("locking the store", errors.Join(err, f.Close()))
+	}
+	return f, nil
+}

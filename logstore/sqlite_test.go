@@ -1,0 +1,37 @@
+package logstore_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"pecd/logstore"
+	"pecd/logstore/storetest"
+)
+
+func open(t testing.TB, o logstore.Options) *logstore.SQLite {
+	t.Helper()
+	o.Now = time.Now
+	s, err := logstore.Open(context.Background(), o)
+	if err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	return s
+}
+
+func TestStore(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		limit int64
+	}{
+		{"inline and files", 0},
+		{"only files", -1},
+		{"tiny inline limit", 100},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			storetest.Test(t, func(t *testing.T, dir string) logstore.Store {
+				return open(t, logstore.Options{Dir: dir, InlineLimit: c.limit})
+			})
+		})
+	}
+}

@@ -1,0 +1,196 @@
+// Package logstore keeps what the law and the mail must not lose: the register
+// of all events, the outbox of signed messages, and the ledger of awaited
+// answers, each change of them in one transaction. It stores nothing that was
+// not signed here.
+package logstore
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"pecd/pec"
+	"pecd/pec/message"
+	"pecd/signer"
+)
+
+// ErrUnavailable wraps every failure that may pass: a full disk, a locked or
+// unwritable file, a store that is closing. The MTA is to try again.
+var ErrUnavailable = errors.New("store unavailable")
+
+// A Store is the register, the outbox and the ledger. All methods may be called
+// concurrently.
+type Store interface {
+	// NewBody returns an empty body to spool a message into.
+	NewBody() (Body, error)
+	// Commit makes all acts of tx durable or none. It returns after they are on
+	// stable storage. An act one of whose keys exists already is left out whole,
+	// and its element of done is false. Bodies that the messages point to are
+	// stored once and kept until the last of them has been taken.
+	Commit(ctx context.Context, tx Tx) (done []bool, err error)
+	// Issued reports for each key whether an act with it was committed.
+	Issued(ctx context.Context, keys []Key) ([]bool, error)
+	// Awaited returns the ledger rows of a message of ours, in the order of
+	// their recipients; none if the identifier is not ours.
+	Awaited(ctx context.Context, id pec.Identifier) ([]Awaited, error)
+	// Outgoing returns up to limit messages of the outbox that are due at now and
+	// not among except, those due longest first. Their contents can be read until
+	// they have been taken.
+	Outgoing(ctx context.Context, now time.Time, limit int, except []int64) ([]Outgoing, error)
+	// Taken records that the MTA took the message for the given recipients. When
+	// none are left it leaves the outbox, and its bodies go with their last
+	// message.
+	Taken(ctx context.Context, id int64, by []pec.Address) error
+	// Postpone records a failed attempt: the message is due again at next.
+	Postpone(ctx context.Context, id int64, next time.Time, why string) error
+	// Wake returns a channel that receives a value, possibly merged with others,
+	// after a commit that put something into the outbox.
+	Wake() <-chan struct{}
+	// Search calls f for each register entry that matches q, the oldest first,
+	// until f returns an error, which it returns.
+	Search(ctx context.Context, q Query, f func(Entry) error) error
+	// Stats returns figures for metrics.
+	Stats(ctx context.Context) (Stats, error)
+	// Close waits for commits under way and closes the store.
+	Close() error
+}
+
+// A Body is a message being spooled, and then a Source. Write and ReadAt are not
+// mixed: all is written first. Close drops what no commit has taken and must
+// always be called; after a commit that took the body it only lets go of it.
+type Body interface {
+	io.Writer
+	message.Source
+	io.Closer
+}
+
+// A Key is what a system message certifies, so that nothing is certified twice:
+// the kind, the provider whose identifier it is, the identifier, and the
+// recipient, empty where the event concerns the whole message.
+type Key struct {
+	Kind       string
+	Origin     string
+	Identifier pec.Identifier
+	Recipient  pec.Address
+}
+
+// A Tx is one transaction: what one event makes durable at one instant.
+type Tx struct {
+	// At is the instant of all acts (RFC 6109, 4.1).
+	At   time.Time
+	Acts []Act
+}
+
+// An Act is one register entry with all that follows from it.
+type Act struct {
+	// Keys must all be new, or the act is left out.
+	Keys []Key
+	// Entry is written to the register. Its Seq is given by the store.
+	Entry Entry
+	// Send is put into the outbox; nil if the act sends nothing.
+	Send *signer.Signed
+	// Await are the recipients whose answers the ledger shall wait for.
+	Await []pec.Address
+	// Answer is what arrived for a message of ours; nil if nothing.
+	Answer *Answer
+}
+
+// An Answer clears rows of the ledger.
+type Answer struct {
+	Identifier pec.Identifier
+	Recipients []pec.Address
+	Kind       pec.Kind // KindTakeCharge, KindDelivery or KindNonDelivery
+}
+
+// Awaited is a ledger row: a certified recipient of a message of ours and what
+// has been heard about him. Zero times mean not yet.
+type Awaited struct {
+	Identifier pec.Identifier
+	Recipient  pec.Address
+	Sent       time.Time
+	TakenAt    time.Time
+	EndedAt    time.Time
+	Outcome    pec.Kind // KindDelivery or KindNonDelivery; empty while open
+}
+
+// An Entry is one line of the register; RFC 6109, 2.3, and docs/rules.md, L1.
+type Entry struct {
+	Seq  int64     `json:"seq"`
+	At   time.Time `json:"at"`
+	Type EntryType `json:"type"`
+	// Identifier is the provider's id of the message that the event is about.
+	Identifier pec.Identifier `json:"identifier"`
+	// MsgID is the Message-ID that the user's client gave, with its brackets.
+	MsgID      string          `json:"msgid,omitempty"`
+	Sender     pec.Address     `json:"sender"`
+	Recipients []pec.Recipient `json:"recipients"`
+	Subject    string          `json:"subject"`
+	// Messages are the Message-IDs of the messages generated by the event, or of
+	// the message received, without brackets.
+	Messages []string `json:"messages,omitempty"`
+	// SendingProvider is the provider whose user sent the message.
+	SendingProvider string          `json:"sending_provider"`
+	Receipt         pec.ReceiptType `json:"receipt,omitempty"`
+	Recipient       pec.Address     `json:"recipient,omitempty"` // consegna
+	Taken           []pec.Address   `json:"taken,omitempty"`     // ricezione
+	Error           pec.ErrorCode   `json:"error,omitempty"`
+	Detail          string          `json:"detail,omitempty"`
+	// Digest is the SHA-256 digest of what was signed, in hexadecimal; empty if
+	// nothing was.
+	Digest string `json:"digest,omitempty"`
+	// QueueID is the id under which the MTA handed the message over.
+	QueueID string `json:"queue_id,omitempty"`
+}
+
+// An EntryType says what happened. For messages that we issue it is their
+// pec.Kind.
+type EntryType string
+
+// Entry types of events that issue nothing.
+const (
+	EntryReceived  EntryType = "ricezione" // a receipt arrived
+	EntryDelivered EntryType = "recapito"  // a receipt that arrived went into a mailbox
+	EntryRefused   EntryType = "rifiuto"   // a message was refused at SMTP
+)
+
+// A Query selects register entries; zero fields match everything.
+type Query struct {
+	Identifier pec.Identifier
+	// MessageID matches the client's Message-ID and those of generated messages,
+	// with or without brackets.
+	MessageID string
+	// Address matches the sender and every recipient.
+	Address pec.Address
+	// Since and Until bound At: Since <= At < Until.
+	Since, Until time.Time
+}
+
+// Outgoing is a signed message on its way to the MTA.
+type Outgoing struct {
+	ID        int64
+	Kind      pec.Kind
+	MessageID string
+	// Envelope is the provider's id of the message that Content is about: the
+	// ENVID of the hand-over.
+	Envelope pec.Identifier
+	From     pec.Address
+	To       []pec.Address // those not taken yet
+	Content  message.Content
+	EightBit bool
+	Attempts int
+	Created  time.Time
+	// Due is when it may be sent: Created, or what Postpone said.
+	Due time.Time
+}
+
+// Stats are figures about the store.
+type Stats struct {
+	Entries int64
+	Outbox  int64
+	// Oldest is when the oldest message of the outbox was committed; zero if it
+	// is empty.
+	Oldest time.Time
+	// Open is the number of ledger rows without an outcome.
+	Open int64
+}

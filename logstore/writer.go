@@ -1,0 +1,272 @@
+package logstore
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// maxBatch bounds how many jobs share a transaction, so that the first of them
+// does not wait for ever.
+const maxBatch = 128
+
+// findOutLimit bounds how long the writer tries to find out whether a commit
+// happened, while everything waits, and findOutPause is between two tries.
+const (
+	findOutLimit = 5 * time.Second
+	findOutPause = 50 * time.Millisecond
+)
+
+// A job is one change of the store. The goroutine of run owns it from when it
+// was submitted until settle.
+type job interface {
+	// apply writes its rows. It may be called again, after a rollback. It changes
+	// nothing but the transaction and the job itself.
+	apply(ctx context.Context, t *transaction) error
+	// settle hears the outcome, once; nil means on stable storage.
+	settle(err error)
+	// step names the step of the job at a phase of the transaction.
+	step(p phase) Step
+}
+
+type phase int
+
+const (
+	begun phase = iota
+	written
+	committed
+	settled
+)
+
+// A transaction is the SQL transaction under way.
+type transaction struct {
+	conn *sql.Conn
+	seq  int64 // of the last entry in it
+	mark int64 // its own number, which is how it is recognised later
+}
+
+func (t *transaction) exec(ctx context.Context, query string, args ...any) (int64, error) {
+	r, err := t.conn.ExecContext(ctx, query, args...)
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
+}
+
+func (t *transaction) apply(ctx context.Context, jobs []job) error {
+	for _, j := range jobs {
+		if err := j.apply(ctx, t); err != nil {
+			return err
+		}
+	}
+	_, err := t.exec(ctx, "UPDATE mark SET n = ?", t.mark)
+	return err
+}
+
+// submit hands j to the writer. After it returned nil the writer has j and will
+// call settle; after an error it never will.
+func (s *SQLite) submit(ctx context.Context, j job) error {
+	select {
+	case <-s.closing:
+		return failure("store is closing", ErrUnavailable)
+	default:
+	}
+	select {
+	case s.queue <- j:
+		return nil
+	case <-ctx.Done():
+		return failure("waiting for the writer", ctx.Err())
+	case <-s.closing:
+		return failure("store is closing", ErrUnavailable)
+	}
+}
+
+// run is the one goroutine that writes; it ends with Close.
+func (s *SQLite) run() {
+	defer close(s.ended)
+	for {
+		select {
+		case j := <-s.queue:
+			s.batch(s.gather(j))
+		case <-s.sweeps:
+			if ids := s.sweepable(); len(ids) > 0 {
+				s.batch([]job{&sweep{s: s, ids: ids}})
+			}
+		case <-s.closing:
+			return
+		}
+	}
+}
+
+// gather returns first and all jobs that wait already.
+func (s *SQLite) gather(first job) []job {
+	jobs := []job{first}
+	for len(jobs) < maxBatch {
+		select {
+		case j := <-s.queue:
+			jobs = append(jobs, j)
+		default:
+			return jobs
+		}
+	}
+	return jobs
+}
+
+// batch carries out jobs in one transaction. If that fails because of one of
+// them, each gets its own, so that the others do not suffer.
+func (s *SQLite) batch(jobs []job) {
+	// The callers' contexts are not used: a job that was begun is carried through.
+	ctx := context.Background()
+	err := s.transact(ctx, jobs)
+	if err == nil || len(jobs) == 1 || errors.Is(err, ErrUnavailable) {
+		s.settle(jobs, err)
+		return
+	}
+	for i := range jobs {
+		one := jobs[i : i+1]
+		s.settle(one, s.transact(ctx, one))
+	}
+}
+
+// settle tells the jobs their outcome. It is step 8 of Commit.
+func (s *SQLite) settle(jobs []job, err error) {
+	for _, j := range jobs {
+		j.settle(err)
+		if err == nil {
+			s.at(j.step(settled))
+		}
+	}
+}
+
+// transact is steps 5 to 7 of Commit and steps 1 to 3 of Taken, for all jobs
+// together. After an error nothing of them is in the store, or the error is
+// ErrUncertain.
+func (s *SQLite) transact(ctx context.Context, jobs []job) error {
+	if err := s.connect(ctx); err != nil {
+		return err
+	}
+	if s.unknown {
+		if _, err := s.findOut(ctx, 0); err != nil {
+			return failure("recovering from a failed commit", err)
+		}
+	}
+
+	// 5. Begin. A crash from here to the end of step 6 leaves nothing in the
+	// database: SQLite rolls back when it is opened, and recover removes the files
+	// that got their names in step 3.
+	if _, err := s.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		s.disconnect()
+		return failure("beginning a transaction", err)
+	}
+	t := &transaction{conn: s.conn, seq: s.seq, mark: s.mark + 1}
+	s.reach(jobs, begun)
+
+	// 6. Write the rows, and the mark by which step 7 knows them again.
+	if err := t.apply(ctx, jobs); err != nil {
+		s.disconnect() // rolls back
+		return failure("writing", err)
+	}
+	s.reach(jobs, written)
+
+	// 7. Commit. A crash before the log is synced leaves nothing, as above, and
+	// after it everything. The caller does not know yet: to the MTA it is a reply
+	// lost on the wire.
+	err := s.commit(s.conn)
+	if err == nil {
+		s.seq, s.mark = t.seq, t.mark
+	} else if err = s.afterFailedCommit(ctx, t, err); err != nil {
+		return err
+	}
+	s.reach(jobs, committed)
+	return nil
+}
+
+func (s *SQLite) reach(jobs []job, p phase) {
+	if s.options.AtStep == nil {
+		return
+	}
+	for _, j := range jobs {
+		s.at(j.step(p))
+	}
+}
+
+func commitSQL(c *sql.Conn) error {
+	_, err := c.ExecContext(context.Background(), "COMMIT")
+	return err
+}
+
+// afterFailedCommit returns nil if the transaction is in the store in spite of
+// cause.
+func (s *SQLite) afterFailedCommit(ctx context.Context, t *transaction, cause error) error {
+	if notWritten(cause) {
+		s.disconnect() // rolls back
+		return failure("committing", cause)
+	}
+	s.log.Error("commit failed, finding out whether it happened", "error", cause)
+	s.disconnect()
+	s.unknown = true
+	limit := time.NewTimer(s.patience)
+	defer limit.Stop()
+	happened := false
+	for {
+		var err error
+		if happened, err = s.findOut(ctx, t.mark); err == nil {
+			break
+		}
+		select {
+		case <-time.After(findOutPause):
+			continue
+		case <-limit.C:
+		case <-s.closing:
+		}
+		return fmt.Errorf("logstore: committing: %w: %w: %w", ErrUnavailable, ErrUncertain, errors.Join(cause, err))
+	}
+	if happened {
+		return nil
+	}
+	return failure("committing", cause)
+}
+
+// findOut gets a working connection, reports whether the transaction with mark
+// is in the store, and then puts a mark without content: what a failed commit
+// may have left in SQLite's log, whole but not announced, is overwritten by it
+// and cannot come to life at the next start.
+func (s *SQLite) findOut(ctx context.Context, mark int64) (happened bool, err error) {
+	if err := s.connect(ctx); err != nil {
+		return false, err
+	}
+	if err := s.position(ctx); err != nil {
+		s.disconnect()
+		return false, err
+	}
+	happened = s.mark == mark
+	if _, err := s.conn.ExecContext(ctx, "UPDATE mark SET n = ?", s.mark+1); err != nil {
+		s.disconnect()
+		return false, err
+	}
+	s.mark++
+	s.unknown = false
+	return happened, nil
+}
+
+// position reads where the writer stands: the numbers of the last transaction
+// and the last entry.
+func (s *SQLite) position(ctx context.Context) error {
+	return s.conn.QueryRowContext(ctx, "SELECT n, (SELECT coalesce(max(seq), 0) FROM entry) FROM mark").Scan(&s.mark, &s.seq)
+}
+
+// disconnect throws the writer's connection away with all its state.
+func (s *SQLite) disconnect() {
+	if s.conn != nil {
+		dropConn(s.conn)
+		s.conn = nil
+	}
+}
+
+// dropConn closes c and keeps it out of the pool.
+func dropConn(c *sql.Conn) {
+	_ = c.Raw(func(any) error { return driver.ErrBadConn })
+}
