@@ -1,0 +1,238 @@
+package milter
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	gomilter "github.com/emersion/go-milter"
+)
+
+var (
+	errProtocol = errors.New("packet out of turn")
+	errDraining = errors.New("shutting down")
+	errQuit     = errors.New("end of the connection")
+)
+
+// A conn is the connection as go-milter sees it. It adds deadlines and buffering,
+// and looks at each packet first: what go-milter would read wrongly, or answer
+// although no answer is due, does not reach it. Its Read ends with io.EOF and its
+// Write always succeeds, since go-milter prints other errors to the standard
+// logger; they go to ours.
+type conn struct {
+	net.Conn
+	s       *Server
+	session *session
+	r       *bufio.Reader
+
+	// These belong to the connection's goroutine.
+	ready   []byte // what go-milter is to read next
+	packet  []byte // the memory of ready
+	greeted bool   // options were negotiated
+	failure error  // why nothing more is read
+
+	mu       sync.Mutex // guards what follows, and the order of read deadlines
+	busy     bool       // a message is under way
+	draining bool       // to end when not busy
+}
+
+func newConn(s *Server, raw net.Conn) *conn {
+	c := &conn{Conn: raw, s: s, r: bufio.NewReaderSize(raw, 16<<10)}
+	c.session = &session{s: s, c: c, pending: map[gomilter.Code]macros{}}
+	return c
+}
+
+// Read gives go-milter the packets of the MTA, whole ones only: it would print
+// the end of the connection within one.
+func (c *conn) Read(p []byte) (int, error) {
+	if len(c.ready) == 0 {
+		if err := c.next(); err != nil {
+			c.fail(err)
+			return 0, io.EOF
+		}
+	}
+	n := copy(p, c.ready)
+	c.ready = c.ready[n:]
+	return n, nil
+}
+
+// next makes the next packet for go-milter ready.
+func (c *conn) next() error {
+	for c.failure == nil {
+		code, data, err := c.readPacket()
+		if err != nil {
+			return err
+		}
+		data, err = c.look(code, data)
+		if err != nil {
+			return err
+		}
+		if code != gomilter.CodeQuitNewConn { // go-milter knows no other use of the connection
+			c.makeReady(code, data)
+			return nil
+		}
+	}
+	return c.failure
+}
+
+// readPacket reads a packet into c.packet, behind the room for its head.
+func (c *conn) readPacket() (gomilter.Code, []byte, error) {
+	if err := c.awaitPacket(); err != nil {
+		return 0, nil, err
+	}
+	var length [4]byte
+	if _, err := io.ReadFull(c.r, length[:]); err != nil {
+		return 0, nil, err
+	}
+	size := binary.BigEndian.Uint32(length[:])
+	if size == 0 || size > maxPacket {
+		return 0, nil, fmt.Errorf("%w: length %d", errPacket, size)
+	}
+	n := int(size)
+	c.packet = slices.Grow(c.packet[:0], n+4)[:n+4]
+	if _, err := io.ReadFull(c.r, c.packet[4:]); err != nil {
+		return 0, nil, cutShort(err)
+	}
+	return gomilter.Code(c.packet[4]), c.packet[5:], nil
+}
+
+// awaitPacket sets the deadline for the next packet as a whole, unless the
+// connection is to end now.
+func (c *conn) awaitPacket() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.draining && !c.busy {
+		return errDraining
+	}
+	return c.Conn.SetReadDeadline(time.Now().Add(c.s.opts.ReadTimeout))
+}
+
+// cutShort is the error of a connection that ended within a packet.
+func cutShort(err error) error {
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("within a packet: %w", err)
+}
+
+// makeReady gives a packet to go-milter.
+func (c *conn) makeReady(code gomilter.Code, data []byte) {
+	c.packet = append(c.packet[:5], data...) // data is there already, as a rule
+	c.packet[4] = byte(code)
+	binary.BigEndian.PutUint32(c.packet, uint32(len(data)+1))
+	c.ready = c.packet
+}
+
+// look examines a packet before go-milter sees it, and may replace its payload.
+func (c *conn) look(code gomilter.Code, data []byte) ([]byte, error) {
+	if !c.greeted && code != gomilter.CodeOptNeg && code != gomilter.CodeQuit {
+		return nil, fmt.Errorf("%w: %q before the negotiation", errProtocol, code)
+	}
+	switch code {
+	case gomilter.CodeOptNeg:
+		c.greeted = true
+		return data, checkOffers(data)
+	case gomilter.CodeMacro:
+		stage, m, err := parseMacros(data)
+		if err == nil {
+			c.session.pending[stage] = m
+		}
+		return data, err
+	case gomilter.CodeConn:
+		return data, checkConnect(data)
+	case gomilter.CodeMail:
+		return data, c.begin()
+	case gomilter.CodeHeader:
+		if !fieldIsWhole(data) {
+			c.session.malformed()
+			return []byte("X\x00\x00"), nil // go-milter must call Header, or it answers out of turn
+		}
+		return data, nil
+	case gomilter.CodeEOB:
+		if len(data) > 0 { // go-milter would drop these octets of the body
+			return nil, fmt.Errorf("%w: end of message with content", errProtocol)
+		}
+		return data, nil
+	case gomilter.CodeQuitNewConn:
+		c.session.forget()
+		return data, nil
+	case gomilter.CodeQuit:
+		return nil, errQuit
+	case gomilter.CodeHelo, gomilter.CodeRcpt, gomilter.CodeEOH, gomilter.CodeBody, gomilter.CodeAbort, gomilter.CodeData:
+		return data, nil
+	default:
+		return nil, fmt.Errorf("%w: command %q", errProtocol, code)
+	}
+}
+
+// begin marks that a message is under way, which a shutdown waits for.
+func (c *conn) begin() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.draining {
+		return errDraining
+	}
+	c.busy = true
+	return nil
+}
+
+func (c *conn) idle() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy = false
+}
+
+// drain makes the connection end: now, or when its message has ended.
+func (c *conn) drain() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.draining = true
+	if !c.busy {
+		_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // fails only if the connection has ended already
+	}
+}
+
+// fail keeps the connection from being read further, so that it ends and the MTA
+// applies its default action. The first reason is logged.
+func (c *conn) fail(err error) {
+	if c.failure != nil {
+		return
+	}
+	c.failure = err
+	if errors.Is(err, errQuit) || errors.Is(err, io.EOF) && !c.session.underWay() || c.isDraining() {
+		return
+	}
+	c.s.opts.Observe(EventBroken)
+	c.s.opts.Log.Warn("milter: connection ended early", "error", err, "queue_id", c.session.queueID())
+}
+
+func (c *conn) isDraining() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.draining
+}
+
+// Write sends an answer to the MTA. After an error nothing more is read.
+func (c *conn) Write(p []byte) (int, error) {
+	err := c.Conn.SetWriteDeadline(time.Now().Add(c.s.opts.WriteTimeout))
+	if err == nil {
+		_, err = c.Conn.Write(p)
+	}
+	if err != nil {
+		c.fail(fmt.Errorf("in an answer: %w", err))
+	}
+	return len(p), nil
+}
+
+// Close is called once, by go-milter when the connection ends.
+func (c *conn) Close() error {
+	defer c.s.remove(c)
+	c.session.forget()
+	return c.Conn.Close()
+}
