@@ -1,0 +1,248 @@
+// Package access is the access point (punto di accesso; RFC 6109, 2.2.1 and
+// 3.1): it decides whether a message that a user submits enters certified mail.
+// It refuses what breaks a formal rule of RFC 6109, 3.1.1, with every reason.
+package access
+
+import (
+	"fmt"
+	"strings"
+
+	"pecd/pec"
+	"pecd/pec/directory"
+	"pecd/pec/message"
+	"pecd/points"
+)
+
+// A Submission is a message as its user handed it in, with its circumstances.
+type Submission struct {
+	Login      string      // who authenticated; empty if nobody did
+	Sender     pec.Address // SMTP reverse path
+	Recipients []pec.Address
+	Message    *message.Message
+	Facts      message.Facts // of the whole message
+}
+
+// Rules are what a provider sets.
+type Rules struct {
+	Directory *directory.Directory
+	// Provider is our record in Directory.
+	Provider *directory.Provider
+	// MaxSize is the largest message in octets; MaxRecipients the most
+	// recipients of one message. At least 50 recipients must be granted and
+	// 30 MB for size times recipients (docs/rules.md, S1).
+	MaxSize       int64
+	MaxRecipients int
+	// TrustMTA leaves it to the MTA whether a login may use a sender's address.
+	TrustMTA bool
+}
+
+// An Outcome is the access point's decision.
+type Outcome struct {
+	Verdict points.Verdict
+	// Reasons are all the rules that the message breaks, where it is refused.
+	Reasons []points.Reason
+	// Event is what is certified of an accepted message; instant, identifier and
+	// kind are still to be set.
+	Event pec.Event
+}
+
+// maxLine is the longest line, in octets without its end, that every MTA hands
+// on unfolded (RFC 5321, 4.5.3.1.6): a fold inside the signed part would break
+// the signature.
+const maxLine = 998
+
+// Decide applies the formal checks of RFC 6109, 3.1.1.
+func Decide(s Submission, r Rules) Outcome {
+	c := check{Submission: s, Rules: r}
+	c.whole()
+	c.fields()
+	from := c.from()
+	c.sender(from)
+	c.recipients()
+	if len(c.reasons) > 0 {
+		return Outcome{Verdict: points.Refuse, Reasons: c.reasons}
+	}
+	return Outcome{Verdict: points.Accept, Event: c.event(from)}
+}
+
+// check gathers the reasons while the rules are applied one after the other.
+type check struct {
+	Submission
+	Rules
+	reasons []points.Reason
+}
+
+func (c *check) refuse(cause points.Cause, italian, english string, args ...any) {
+	c.reasons = append(c.reasons, points.Reason{Cause: cause,
+		Italian: ascii(fmt.Sprintf(italian, args...)), English: ascii(fmt.Sprintf(english, args...))})
+}
+
+// whole checks what concerns the message as bytes.
+func (c *check) whole() {
+	f := c.Facts
+	if c.MaxSize > 0 && f.Size > c.MaxSize {
+		c.refuse(points.TooLarge, "il messaggio di %d byte supera il limite di %d", "the message of %d octets exceeds the limit of %d", f.Size, c.MaxSize)
+	}
+	if c.MaxRecipients > 0 && len(c.Recipients) > c.MaxRecipients {
+		c.refuse(points.TooManyRecipients, "%d destinatari, il massimo e' %d", "%d recipients, the most allowed is %d", len(c.Recipients), c.MaxRecipients)
+	}
+	if f.LongestLine > maxLine {
+		c.refuse(points.LineTooLong, "una riga di %d byte supera il limite di %d: la firma non reggerebbe al trasporto",
+			"a line of %d octets exceeds the limit of %d: the signature would not survive transport", f.LongestLine, maxLine)
+	}
+	if f.NUL || f.BareCR || f.BareLF {
+		c.refuse(points.BadOctets, "il messaggio contiene NUL oppure CR o LF isolati", "the message holds NUL or a CR or LF that stands alone")
+	}
+}
+
+// single are the fields that RFC 5322, 3.6 allows once: a second one would leave
+// open which of them is certified.
+var single = []string{"From", "Sender", "Reply-To", "To", "Cc", "Bcc", "Message-ID", "Subject", "Date"}
+
+func (c *check) fields() {
+	h := &c.Message.Header
+	for _, name := range single {
+		if n := h.Count(name); n > 1 {
+			c.refuse(points.FieldRepeated, "il campo %s compare %d volte", "the field %s occurs %d times", name, n)
+		}
+	}
+	for _, f := range h.Fields {
+		if f.Name() == "" || strings.ContainsAny(f.Name(), " \t") {
+			c.refuse(points.Malformed, "l'intestazione contiene una riga che non e' un campo", "the header holds a line that is not a field")
+			return
+		}
+	}
+	if bcc, err := h.Addresses("Bcc"); h.Get("Bcc") != "" && (err != nil || len(bcc) > 0) {
+		c.refuse(points.BccPresent, "il campo Bcc (copia nascosta) non e' ammesso", "the field Bcc is not allowed in certified mail")
+	}
+}
+
+// from returns the address of the field From, which must hold just one.
+func (c *check) from() pec.Address {
+	list, err := c.Message.Header.Addresses("From")
+	if err != nil || len(list) != 1 || !plausible(list[0]) {
+		c.refuse(points.FromInvalid, "il campo From manca o non contiene un solo indirizzo valido", "the field From is missing or does not hold just one valid address")
+		return ""
+	}
+	return list[0]
+}
+
+// sender checks who sends: authenticated, one of our users, and the same in the
+// login, the reverse path and From (RFC 6109, 3.1.1 and 5.2).
+func (c *check) sender(from pec.Address) {
+	if c.Login == "" {
+		c.refuse(points.NotAuthenticated, "il mittente non si e' autenticato", "the sender has not authenticated")
+	} else if !c.TrustMTA && !pec.Address(c.Login).Same(c.Sender) {
+		c.refuse(points.LoginNotSender, "l'utente %s non puo' inviare come %s", "the user %s may not send as %s", c.Login, c.Sender)
+	}
+	if from != "" && !from.Same(c.Sender) {
+		c.refuse(points.FromDiffers, "il campo From (%s) non coincide con il mittente SMTP (%s)", "the field From (%s) differs from the SMTP sender (%s)", from, c.Sender)
+	}
+	if !c.Provider.Manages(c.Sender.Domain()) {
+		c.refuse(points.SenderNotOurs, "il dominio di %s non e' gestito qui", "the domain of %s is not managed here", c.Sender)
+	}
+}
+
+// recipients checks that whoever receives the message is named in To or Cc.
+func (c *check) recipients() {
+	h := &c.Message.Header
+	to, err := h.Addresses("To")
+	if err != nil || len(to) == 0 || !allPlausible(to) {
+		c.refuse(points.ToInvalid, "il campo To manca o contiene indirizzi non validi", "the field To is missing or holds invalid addresses")
+	}
+	cc, err := h.Addresses("Cc")
+	if err != nil || !allPlausible(cc) {
+		c.refuse(points.ToInvalid, "il campo Cc contiene indirizzi non validi", "the field Cc holds invalid addresses")
+	}
+	named := make(map[string]bool, len(to)+len(cc))
+	for _, a := range append(to, cc...) {
+		named[a.Key()] = true
+	}
+	for _, a := range c.Recipients {
+		if !named[a.Key()] {
+			c.refuse(points.RecipientNotInField, "il destinatario %s non compare in To o Cc", "the recipient %s is in neither To nor Cc", a)
+		}
+	}
+}
+
+// event builds what is certified from a message that broke no rule.
+func (c *check) event(from pec.Address) pec.Event {
+	h := &c.Message.Header
+	ev := pec.Event{
+		Provider: c.Provider.Name,
+		MsgID:    messageID(h.Get("Message-ID")),
+		Sender:   from,
+		ReplyTo:  string(from),
+		Subject:  h.Text("Subject"),
+		Receipt:  receiptType(h.Get(pec.HeaderReceiptType)),
+		Error:    pec.NoError,
+	}
+	if list, err := h.Addresses("Reply-To"); err == nil && len(list) > 0 {
+		ev.ReplyTo = join(list)
+	}
+	seen := make(map[string]bool, len(c.Recipients))
+	for _, a := range c.Recipients {
+		if !seen[a.Key()] {
+			seen[a.Key()] = true
+			ev.Recipients = append(ev.Recipients, pec.Recipient{Address: a, Type: c.Directory.Classify(a)})
+		}
+	}
+	return ev
+}
+
+// receiptType reads X-TipoRicevuta; what it does not know means the default, a
+// complete receipt (RFC 6109, 3.3.2.1).
+func receiptType(v string) pec.ReceiptType {
+	switch t := pec.ReceiptType(strings.ToLower(strings.TrimSpace(v))); t {
+	case pec.Brief, pec.Concise:
+		return t
+	}
+	return pec.Complete
+}
+
+// messageID returns the client's Message-ID in angle brackets, which readers of
+// daticert.xml strip blindly (docs/rules.md, W9); empty if v holds none.
+func messageID(v string) string {
+	v = ascii(strings.Join(strings.Fields(v), ""))
+	v = strings.Trim(v, "<>")
+	if v == "" || len(v) > 900 {
+		return ""
+	}
+	return "<" + v + ">"
+}
+
+func join(list []pec.Address) string {
+	s := make([]string, len(list))
+	for i, a := range list {
+		s[i] = string(a)
+	}
+	return strings.Join(s, ", ")
+}
+
+// plausible reports whether a can be carried by SMTP and certified: a local part
+// and a domain, neither with blanks or control characters.
+func plausible(a pec.Address) bool {
+	local, domain := a.Split()
+	return local != "" && domain != "" && len(a) <= 254 && strings.IndexFunc(string(a), func(r rune) bool {
+		return r <= ' ' || r == 0x7f || r == '<' || r == '>'
+	}) < 0
+}
+
+func allPlausible(list []pec.Address) bool {
+	for _, a := range list {
+		if !plausible(a) {
+			return false
+		}
+	}
+	return true
+}
+
+// ascii replaces what an SMTP reply or a header field of ours cannot hold.
+func ascii(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+}

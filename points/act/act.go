@@ -1,0 +1,314 @@
+// Package act carries out what the points decide: it renders what is to be
+// issued, signs it, and commits it with its register entries in one
+// transaction. Each function reads the clock once; everything it issues carries
+// that instant (RFC 6109, 4.1). When it returns nil all of it is on stable
+// storage, and whoever called may tell the MTA so.
+package act
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"pecd/logstore"
+	"pecd/pec"
+	"pecd/pec/issue"
+	"pecd/pec/message"
+	"pecd/points"
+	"pecd/points/access"
+	"pecd/points/delivery"
+	"pecd/points/reception"
+	"pecd/signer"
+)
+
+// ErrRace says that somebody else certified the same at the same time; nothing
+// was committed, and the MTA is to try again.
+var ErrRace = errors.New("certified by another transaction at the same time")
+
+// A Clerk issues in the name of one provider. Its methods may be called
+// concurrently.
+type Clerk struct {
+	Issuer issue.Issuer
+	Signer *signer.Signer
+	Store  logstore.Store
+	// Now is the clock, Location the legal time, Rand the source of identifiers
+	// and boundaries.
+	Now      func() time.Time
+	Location *time.Location
+	Rand     io.Reader
+	Log      *slog.Logger
+}
+
+// instant reads the clock: whole seconds of legal time, which is all that the
+// texts and the certification data can say.
+func (c *Clerk) instant() time.Time {
+	return c.Now().In(c.Location).Truncate(time.Second)
+}
+
+// Accept issues the transport envelope and the acceptance receipt of a message
+// that the access point accepted (RFC 6109, 3.1.4 and 3.1.5), and opens the
+// ledger for each certified recipient.
+func (c *Clerk) Accept(ctx context.Context, o access.Outcome, original *message.Message, facts message.Facts, queueID string) (pec.Identifier, error) {
+	ev := o.Event
+	ev.At = c.instant()
+	id, err := issue.NewIdentifier(ev.At, c.Issuer.Address.Domain(), c.Rand)
+	if err != nil {
+		return "", err
+	}
+	ev.Identifier = id
+	envelope, err := c.sign(c.Issuer.Transport(ev, original, facts, c.Rand))
+	if err != nil {
+		return "", fmt.Errorf("transport envelope: %w", err)
+	}
+	// The acceptance receipt is about the whole message; it does not carry the
+	// wish for a kind of delivery receipt.
+	ev.Receipt = ""
+	receipt, err := c.sign(c.Issuer.Acceptance(ev, c.Rand))
+	if err != nil {
+		return "", fmt.Errorf("acceptance receipt: %w", err)
+	}
+	tx := logstore.Tx{At: ev.At, Acts: []logstore.Act{
+		c.act(envelope, c.Issuer.Name, queueID),
+		c.act(receipt, c.Issuer.Name, queueID),
+	}}
+	for _, r := range ev.Recipients {
+		if r.Type == pec.Certified {
+			tx.Acts[0].Await = append(tx.Acts[0].Await, r.Address)
+		}
+	}
+	return id, c.commitAll(ctx, tx)
+}
+
+// Refuse writes into the register that a message was refused at the access
+// point. Nothing is issued: the sender hears it in the SMTP reply.
+func (c *Clerk) Refuse(ctx context.Context, o access.Outcome, s access.Submission, queueID string) error {
+	at := c.instant()
+	id, err := issue.NewIdentifier(at, c.Issuer.Address.Domain(), c.Rand)
+	if err != nil {
+		return err
+	}
+	e := logstore.Entry{At: at, Type: logstore.EntryRefused, Identifier: id, Sender: s.Sender, Recipients: []pec.Recipient{},
+		Subject: s.Message.Header.Text("Subject"), MsgID: s.Message.Header.Get("Message-ID"), SendingProvider: c.Issuer.Name,
+		Error: pec.ErrorOther, Detail: points.Describe(o.Reasons), QueueID: queueID}
+	for _, r := range s.Recipients {
+		e.Recipients = append(e.Recipients, pec.Recipient{Address: r})
+	}
+	_, err = c.Store.Commit(ctx, logstore.Tx{At: at, Acts: []logstore.Act{{Entry: e}}})
+	return err
+}
+
+// TakeCharge issues one take-charge receipt for those of rcpts that have none
+// yet (RFC 6109, 3.2.1).
+func (c *Clerk) TakeCharge(ctx context.Context, f reception.Found, rcpts []pec.Address, queueID string) error {
+	keys := make([]logstore.Key, len(rcpts))
+	for i, r := range rcpts {
+		keys[i] = key(pec.KindTakeCharge, f, r)
+	}
+	issued, err := c.Store.Issued(ctx, keys)
+	if err != nil {
+		return err
+	}
+	var fresh []logstore.Key
+	var taken []pec.Address
+	for i, done := range issued {
+		if !done {
+			fresh, taken = append(fresh, keys[i]), append(taken, rcpts[i])
+		}
+	}
+	if len(taken) == 0 {
+		return nil
+	}
+	ev := c.follow(f, c.instant())
+	ev.Receipt, ev.Taken = "", taken
+	s, err := c.sign(c.Issuer.TakeCharge(ev, f.Provider.ServiceMailbox, c.Rand))
+	if err != nil {
+		return fmt.Errorf("take-charge receipt: %w", err)
+	}
+	a := c.act(s, f.Provider.Name, queueID)
+	a.Keys = fresh
+	return c.commitAll(ctx, logstore.Tx{At: ev.At, Acts: []logstore.Act{a}})
+}
+
+// Concluded returns for each of rcpts whether its delivery receipt or
+// non-delivery notice is issued: then a further copy is not delivered.
+func (c *Clerk) Concluded(ctx context.Context, f reception.Found, rcpts []pec.Address) ([]bool, error) {
+	keys := make([]logstore.Key, 0, 2*len(rcpts))
+	for _, r := range rcpts {
+		keys = append(keys, key(pec.KindDelivery, f, r), key(pec.KindNonDelivery, f, r))
+	}
+	issued, err := c.Store.Issued(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]bool, len(rcpts))
+	for i := range out {
+		out[i] = issued[2*i] || issued[2*i+1]
+	}
+	return out, nil
+}
+
+// Deliver issues a delivery receipt or a non-delivery notice for each result
+// that the store settled (RFC 6109, 3.3.2 and 3.3.3), all in one transaction.
+func (c *Clerk) Deliver(ctx context.Context, f reception.Found, results []delivery.Result, queueID string) error {
+	at := c.instant()
+	var tx logstore.Tx
+	tx.At = at
+	eightBit, err := originalFacts(f, results)
+	if err != nil {
+		return err
+	}
+	for _, r := range results {
+		o := delivery.Decide(r, c.Issuer.Name)
+		if o.Kind == "" {
+			continue
+		}
+		s, err := c.conclude(f, r.Recipient, o, at, eightBit)
+		if err != nil {
+			return fmt.Errorf("%s: %w", o.Kind, err)
+		}
+		a := c.act(s, f.Provider.Name, queueID)
+		a.Keys = []logstore.Key{key(o.Kind, f, r.Recipient)}
+		tx.Acts = append(tx.Acts, a)
+	}
+	if len(tx.Acts) == 0 {
+		return nil
+	}
+	// An act that is left out was certified before: nothing is owed.
+	_, err = c.Store.Commit(ctx, tx)
+	return err
+}
+
+// originalFacts reports whether the original has bytes over 127. They are counted
+// once for all receipts, and only where one will carry the original.
+func originalFacts(f reception.Found, results []delivery.Result) (bool, error) {
+	if f.Original == nil {
+		return false, nil
+	}
+	for _, r := range results {
+		if r.Answer == delivery.Delivered {
+			facts, err := message.ScanContent(content(f.Original))
+			return facts.EightBit, err
+		}
+	}
+	return false, nil
+}
+
+func content(m *message.Message) message.Content { return message.Section(m.Source, m.Range()) }
+
+// conclude renders and signs what o certifies for rcpt.
+func (c *Clerk) conclude(f reception.Found, rcpt pec.Address, o delivery.Outcome, at time.Time, eightBit bool) (*signer.Signed, error) {
+	ev := c.follow(f, at)
+	ev.Recipient, ev.Error, ev.Detail = rcpt, o.Error, o.Detail
+	if o.Kind == pec.KindNonDelivery {
+		ev.Receipt = ""
+		return c.sign(c.Issuer.NonDelivery(ev, c.Rand))
+	}
+	var original message.Content
+	if issue.Primary(f.Original, rcpt) {
+		original = content(f.Original)
+	}
+	return c.sign(c.Issuer.Delivery(ev, original, eightBit, c.Rand))
+}
+
+// Receive writes into the register that a receipt arrived, once, and clears what
+// the ledger awaited. delivered are the recipients into whose mailbox it went.
+func (c *Clerk) Receive(ctx context.Context, f reception.Found, messageID string, delivered []pec.Address, queueID string) error {
+	at := c.instant()
+	e := c.entry(f.Event, f.Provider.Name, queueID)
+	e.At, e.Type, e.Detail = at, logstore.EntryReceived, describe(f)
+	e.Messages, e.Digest = []string{messageID}, f.Digest
+	arrival := logstore.Act{Keys: []logstore.Key{arrivalKey(f, "")}, Entry: e}
+	if who := f.Answers(); len(who) > 0 {
+		arrival.Answer = &logstore.Answer{Identifier: f.Event.Identifier, Recipients: who, Kind: f.Event.Kind}
+	}
+	tx := logstore.Tx{At: at, Acts: []logstore.Act{arrival}}
+	for _, r := range delivered {
+		d := e
+		d.Type, d.Recipient = logstore.EntryDelivered, r
+		tx.Acts = append(tx.Acts, logstore.Act{Keys: []logstore.Key{arrivalKey(f, r)}, Entry: d})
+	}
+	_, err := c.Store.Commit(ctx, tx)
+	return err
+}
+
+// Received returns for each of rcpts whether the receipt is in his mailbox
+// already.
+func (c *Clerk) Received(ctx context.Context, f reception.Found, rcpts []pec.Address) ([]bool, error) {
+	keys := make([]logstore.Key, len(rcpts))
+	for i, r := range rcpts {
+		keys[i] = arrivalKey(f, r)
+	}
+	return c.Store.Issued(ctx, keys)
+}
+
+// follow is the event that follows from what f certifies, issued by us at at.
+func (c *Clerk) follow(f reception.Found, at time.Time) pec.Event {
+	ev := f.Event
+	ev.At, ev.Provider = at, c.Issuer.Name
+	ev.Error, ev.Detail = pec.NoError, ""
+	return ev
+}
+
+func (c *Clerk) sign(d issue.Draft, err error) (*signer.Signed, error) {
+	if err != nil {
+		return nil, err
+	}
+	return c.Signer.Sign(d)
+}
+
+// act is the act of issuing s about a message of the provider sending.
+func (c *Clerk) act(s *signer.Signed, sending, queueID string) logstore.Act {
+	ev := s.Event()
+	e := c.entry(ev, sending, queueID)
+	digest := s.Digest()
+	e.Messages, e.Digest = []string{s.MessageID()}, hex.EncodeToString(digest[:])
+	return logstore.Act{
+		Keys:  []logstore.Key{{Kind: string(ev.Kind), Origin: sending, Identifier: ev.Identifier, Recipient: ev.Recipient}},
+		Entry: e,
+		Send:  s,
+	}
+}
+
+func (c *Clerk) entry(ev pec.Event, sending, queueID string) logstore.Entry {
+	return logstore.Entry{At: ev.At, Type: logstore.EntryType(ev.Kind), Identifier: ev.Identifier, MsgID: ev.MsgID,
+		Sender: ev.Sender, Recipients: ev.Recipients, Subject: ev.Subject, SendingProvider: sending, Receipt: ev.Receipt,
+		Recipient: ev.Recipient, Taken: ev.Taken, Error: ev.Error, Detail: ev.Detail, QueueID: queueID}
+}
+
+// commitAll commits tx and wants every act of it done.
+func (c *Clerk) commitAll(ctx context.Context, tx logstore.Tx) error {
+	done, err := c.Store.Commit(ctx, tx)
+	if err != nil {
+		return err
+	}
+	for _, d := range done {
+		if !d {
+			return ErrRace
+		}
+	}
+	return nil
+}
+
+func key(k pec.Kind, f reception.Found, rcpt pec.Address) logstore.Key {
+	return logstore.Key{Kind: string(k), Origin: f.Provider.Name, Identifier: f.Event.Identifier, Recipient: rcpt}
+}
+
+// arrivalKey names a receipt that arrived by the digest of what was signed: its
+// header, Message-ID included, is not under the signature.
+func arrivalKey(f reception.Found, rcpt pec.Address) logstore.Key {
+	k := key(f.Event.Kind, f, rcpt)
+	k.Kind = string(logstore.EntryReceived) + ":" + f.Digest
+	return k
+}
+
+// describe says in the register which receipt arrived.
+func describe(f reception.Found) string {
+	if f.Event.Detail == "" {
+		return string(f.Event.Kind)
+	}
+	return string(f.Event.Kind) + ": " + f.Event.Detail
+}

@@ -1,0 +1,297 @@
+package act_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"pecd/logstore"
+	"pecd/pec"
+	"pecd/pec/message"
+	"pecd/points"
+	"pecd/points/access"
+	"pecd/points/act"
+	"pecd/points/delivery"
+	"pecd/points/pointstest"
+	"pecd/points/reception"
+)
+
+const original = "From: alice@alfa.example\r\nTo: bob@beta.example, mario@ordinary.example\r\nCc: bruna@beta.example\r\n" +
+	"Subject: Offerta\r\nMessage-ID: <c1@alfa.example>\r\n\r\nTesto.\r\n"
+
+// desk is a clerk with a real store.
+type desk struct {
+	*act.Clerk
+	world *pointstest.World
+	store logstore.Store
+}
+
+func newDesk(t *testing.T, w *pointstest.World, p *pointstest.Provider) *desk {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	s, err := logstore.Open(context.Background(), logstore.Options{Dir: t.TempDir(), Now: func() time.Time { return pointstest.At }, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	// The clock stands between two seconds: certified is the whole one.
+	now := pointstest.At.Add(700 * time.Millisecond)
+	return &desk{world: w, store: s, Clerk: &act.Clerk{Issuer: p.Issuer, Signer: p.Signer, Store: s,
+		Now: func() time.Time { return now }, Location: pointstest.At.Location(), Rand: rand.Reader, Log: log}}
+}
+
+// spool puts raw into a body of the store.
+func (d *desk) spool(t *testing.T, raw []byte) (*message.Message, logstore.Body) {
+	t.Helper()
+	b, err := d.store.NewBody()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	if _, err := b.Write(raw); err != nil {
+		t.Fatal(err)
+	}
+	m, err := message.Read(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, b
+}
+
+// accept submits original and returns what went into the outbox.
+func (d *desk) accept(t *testing.T) (pec.Identifier, []logstore.Outgoing) {
+	t.Helper()
+	m, _ := d.spool(t, []byte(original))
+	facts, err := message.ScanContent(message.Text([]byte(original)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := access.Decide(access.Submission{Login: "alice@alfa.example", Sender: "alice@alfa.example",
+		Recipients: []pec.Address{"bob@beta.example", "mario@ordinary.example", "bruna@beta.example"}, Message: m, Facts: facts},
+		access.Rules{Directory: d.world.Directory, Provider: d.world.Alfa.Record})
+	if o.Verdict != points.Accept {
+		t.Fatal(o.Reasons)
+	}
+	id, err := d.Accept(context.Background(), o, m, facts, "4QUEUE1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id, d.outgoing(t)
+}
+
+func (d *desk) outgoing(t *testing.T) []logstore.Outgoing {
+	t.Helper()
+	out, err := d.store.Outgoing(context.Background(), pointstest.At.Add(time.Hour), 100, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func (d *desk) entries(t *testing.T, id pec.Identifier) (list []logstore.Entry) {
+	t.Helper()
+	err := d.store.Search(context.Background(), logstore.Query{Identifier: id}, func(e logstore.Entry) error {
+		list = append(list, e)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func octets(t *testing.T, c message.Content) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if _, err := c.WriteTo(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// arrive examines raw as the desk's provider would.
+func (d *desk) arrive(t *testing.T, raw []byte) reception.Found {
+	t.Helper()
+	m, _ := d.spool(t, raw)
+	rep, err := d.world.Verifier.Verify(m, pointstest.At)
+	f := reception.Examine(m, rep, err, d.world.Directory, pointstest.At.Location())
+	if f.Class == reception.Other {
+		t.Fatalf("not recognised: %v\n%s", f.Why, raw)
+	}
+	return f
+}
+
+func TestAccept(t *testing.T) {
+	w := pointstest.New(t)
+	d := newDesk(t, w, w.Alfa)
+	id, out := d.accept(t)
+	if len(out) != 2 || out[0].Kind != pec.KindTransport || out[1].Kind != pec.KindAcceptance {
+		t.Fatalf("outbox %+v", out)
+	}
+	if len(out[0].To) != 3 || out[0].From != "alice@alfa.example" || out[1].To[0] != "alice@alfa.example" || out[1].From != "posta-certificata@alfa.example" {
+		t.Errorf("envelopes %+v", out)
+	}
+	for _, o := range out {
+		f := d.arrive(t, octets(t, o.Content))
+		if f.Event.Identifier != id || !f.Event.At.Equal(pointstest.At) {
+			t.Errorf("%s: identifier %s, instant %s; want %s, %s", o.Kind, f.Event.Identifier, f.Event.At, id, pointstest.At)
+		}
+	}
+	for _, e := range d.entries(t, id) {
+		if !e.At.Equal(pointstest.At) || len(e.Messages) != 1 || e.Digest == "" || e.QueueID != "4QUEUE1" || e.MsgID != "<c1@alfa.example>" {
+			t.Errorf("entry %+v", e)
+		}
+	}
+	if n := len(d.entries(t, id)); n != 2 {
+		t.Errorf("%d entries, want 2", n)
+	}
+	waiting, err := d.store.Awaited(context.Background(), id)
+	if err != nil || len(waiting) != 2 {
+		t.Errorf("the ledger waits for %+v (%v), want the two certified recipients", waiting, err)
+	}
+}
+
+func TestRefuseIsRegistered(t *testing.T) {
+	w := pointstest.New(t)
+	d := newDesk(t, w, w.Alfa)
+	m, _ := d.spool(t, []byte(original))
+	o := access.Outcome{Verdict: points.Refuse, Reasons: []points.Reason{{Cause: points.BccPresent, Italian: "it", English: "en"}}}
+	s := access.Submission{Sender: "alice@alfa.example", Recipients: []pec.Address{"bob@beta.example"}, Message: m}
+	if err := d.Refuse(context.Background(), o, s, "Q"); err != nil {
+		t.Fatal(err)
+	}
+	list := d.entries(t, "")
+	if len(list) != 1 || list[0].Type != logstore.EntryRefused || list[0].Detail != "it / en" || len(d.outgoing(t)) != 0 {
+		t.Errorf("entries %+v", list)
+	}
+}
+
+// TestReception sends Alfa's envelope through Beta's hands, and twice where the
+// MTA could do so.
+func TestReception(t *testing.T) {
+	ctx := context.Background()
+	w := pointstest.New(t)
+	alfa, beta := newDesk(t, w, w.Alfa), newDesk(t, w, w.Beta)
+	id, sent := alfa.accept(t)
+	f := beta.arrive(t, octets(t, sent[0].Content))
+	both := []pec.Address{"bob@beta.example", "bruna@beta.example"}
+
+	for range 2 {
+		if err := beta.TakeCharge(ctx, f, both, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	results := []delivery.Result{{Recipient: "bob@beta.example", Answer: delivery.Delivered}, {Recipient: "bruna@beta.example", Answer: delivery.NotNow}}
+	for range 2 {
+		if err := beta.Deliver(ctx, f, results, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := beta.Concluded(ctx, f, both); err != nil || !got[0] || got[1] {
+		t.Errorf("concluded %v (%v), want bob only", got, err)
+	}
+	results[1] = delivery.Result{Recipient: "bruna@beta.example", Answer: delivery.Never, Code: "5.2.2"}
+	if err := beta.Deliver(ctx, f, results, ""); err != nil {
+		t.Fatal(err)
+	}
+
+	out := beta.outgoing(t)
+	kinds := map[pec.Kind]int{}
+	for _, o := range out {
+		kinds[o.Kind]++
+		r := alfa.arrive(t, octets(t, o.Content))
+		if r.Event.Identifier != id {
+			t.Errorf("%s is about %s", o.Kind, r.Event.Identifier)
+		}
+		if err := alfa.Receive(ctx, r, o.MessageID, o.To, ""); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := alfa.Received(ctx, r, o.To); err != nil || !got[0] {
+			t.Errorf("%s is not known as received (%v)", o.Kind, err)
+		}
+	}
+	if len(out) != 3 || kinds[pec.KindTakeCharge] != 1 || kinds[pec.KindDelivery] != 1 || kinds[pec.KindNonDelivery] != 1 {
+		t.Errorf("issued %v", kinds)
+	}
+	if out[0].To[0] != "ricevute@alfa.example" {
+		t.Errorf("the take-charge receipt goes to %v", out[0].To)
+	}
+	ledger, err := alfa.store.Awaited(ctx, id)
+	if err != nil || len(ledger) != 2 {
+		t.Fatalf("ledger %+v (%v)", ledger, err)
+	}
+	for _, row := range ledger {
+		want := map[pec.Address]pec.Kind{"bob@beta.example": pec.KindDelivery, "bruna@beta.example": pec.KindNonDelivery}[row.Recipient]
+		if row.TakenAt.IsZero() || row.Outcome != want {
+			t.Errorf("ledger row %+v", row)
+		}
+	}
+}
+
+// TestReceiptCarriesOriginal wants the original whole in the receipt for a
+// primary recipient, and none for one in Cc.
+func TestReceiptCarriesOriginal(t *testing.T) {
+	ctx := context.Background()
+	w := pointstest.New(t)
+	alfa, beta := newDesk(t, w, w.Alfa), newDesk(t, w, w.Beta)
+	id, sent := alfa.accept(t)
+	f := beta.arrive(t, octets(t, sent[0].Content))
+	err := beta.Deliver(ctx, f, []delivery.Result{{Recipient: "bob@beta.example", Answer: delivery.Delivered}, {Recipient: "bruna@beta.example", Answer: delivery.Delivered}}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Replace([]byte(original), []byte("<c1@alfa.example>\r\n"), []byte("<"+string(id)+">\r\nX-Riferimento-Message-ID: <c1@alfa.example>\r\n"), 1)
+	for _, o := range beta.outgoing(t) {
+		r := alfa.arrive(t, octets(t, o.Content))
+		if primary := r.Event.Recipient == "bob@beta.example"; primary != (r.Original != nil) {
+			t.Errorf("%s: original %v", r.Event.Recipient, r.Original != nil)
+		} else if primary && !bytes.Equal(octets(t, message.Section(r.Original.Source, r.Original.Range())), want) {
+			t.Errorf("the original was changed:\n%s", octets(t, message.Section(r.Original.Source, r.Original.Range())))
+		}
+	}
+}
+
+// brokenStore fails as a full disk would.
+type brokenStore struct{ logstore.Store }
+
+func (brokenStore) Commit(context.Context, logstore.Tx) ([]bool, error) {
+	return nil, logstore.ErrUnavailable
+}
+
+// racedStore finds that another transaction certified the same.
+type racedStore struct{ logstore.Store }
+
+func (racedStore) Commit(_ context.Context, tx logstore.Tx) ([]bool, error) {
+	return make([]bool, len(tx.Acts)), nil
+}
+
+func TestFailureIsNotSuccess(t *testing.T) {
+	ctx := context.Background()
+	w := pointstest.New(t)
+	alfa, beta := newDesk(t, w, w.Alfa), newDesk(t, w, w.Beta)
+	_, sent := alfa.accept(t)
+	f := beta.arrive(t, octets(t, sent[0].Content))
+	bob := []pec.Address{"bob@beta.example"}
+	beta.Store = brokenStore{beta.store}
+	if err := beta.TakeCharge(ctx, f, bob, ""); !errors.Is(err, logstore.ErrUnavailable) {
+		t.Errorf("take charge: %v", err)
+	}
+	if err := beta.Deliver(ctx, f, []delivery.Result{{Recipient: bob[0], Answer: delivery.Delivered}}, ""); !errors.Is(err, logstore.ErrUnavailable) {
+		t.Errorf("deliver: %v", err)
+	}
+	beta.Store = racedStore{beta.store}
+	if err := beta.TakeCharge(ctx, f, bob, ""); !errors.Is(err, act.ErrRace) {
+		t.Errorf("take charge in a race: %v", err)
+	}
+	if n := len(beta.outgoing(t)); n != 0 {
+		t.Errorf("%d messages in the outbox", n)
+	}
+}

@@ -1,0 +1,69 @@
+// Package points says what a decision is. The access, reception and delivery
+// points (punto di accesso, ricezione, consegna; RFC 6109, 2.2) are functions
+// from a message and its circumstances to one of these values. A point opens no
+// socket, holds no key and knows no SMTP number: package act carries its
+// decision out, and the doors turn it into a reply.
+package points
+
+import "strings"
+
+// A Verdict is the outcome of a point. The zero Verdict is Defer: out of
+// ignorance nothing is accepted and nothing refused.
+type Verdict int
+
+// The verdicts.
+const (
+	Defer  Verdict = iota // not now: the MTA keeps the message
+	Accept                // the message enters certified mail
+	Refuse                // never: the sender is told why
+)
+
+func (v Verdict) String() string {
+	switch v {
+	case Accept:
+		return "accept"
+	case Refuse:
+		return "refuse"
+	}
+	return "defer"
+}
+
+// A Cause says which rule a message breaks. Doors map it to SMTP status codes.
+type Cause string
+
+// Causes of refusal at the access point. The formal exceptions are those of
+// RFC 6109, 3.1.1; docs/rules.md, A2.
+const (
+	NotAuthenticated    Cause = "not-authenticated"
+	LoginNotSender      Cause = "login-not-sender"
+	SenderNotOurs       Cause = "sender-not-ours"
+	FromInvalid         Cause = "from-invalid"
+	FromDiffers         Cause = "from-differs"
+	ToInvalid           Cause = "to-invalid"
+	RecipientNotInField Cause = "recipient-not-in-field"
+	BccPresent          Cause = "bcc-present"
+	TooLarge            Cause = "too-large"
+	TooManyRecipients   Cause = "too-many-recipients"
+	LineTooLong         Cause = "line-too-long"
+	BadOctets           Cause = "bad-octets"
+	FieldRepeated       Cause = "field-repeated"
+	Malformed           Cause = "malformed"
+)
+
+// A Reason is a cause with its description for the sender, in Italian and in
+// English, in ASCII as SMTP replies must be.
+type Reason struct {
+	Cause   Cause
+	Italian string
+	English string
+}
+
+// Describe joins the descriptions of reasons, Italian first.
+func Describe(reasons []Reason) string {
+	var it, en []string
+	for _, r := range reasons {
+		it = append(it, r.Italian)
+		en = append(en, r.English)
+	}
+	return strings.Join(it, "; ") + " / " + strings.Join(en, "; ")
+}
