@@ -1,0 +1,282 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"pecd/logstore"
+	"pecd/pec"
+	"pecd/points/pointstest"
+)
+
+// site is a directory with all that an installation needs.
+type site struct {
+	*pointstest.World
+	dir, config, directory string
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	s := &site{World: pointstest.New(t), dir: t.TempDir()}
+	ldif := s.write(t, "igpec.ldif", s.LDIF)
+	s.directory = filepath.Join(s.dir, "igpec.ldif.p7m")
+	id := s.Alfa.Identity
+	cmd := exec.Command("openssl", "cms", "-sign", "-nodetach", "-binary", "-outform", "DER", "-md", "sha256",
+		"-in", ldif, "-signer", id.CertFile, "-inkey", id.KeyFile, "-out", s.directory)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("openssl: %v\n%s", err, out)
+	}
+	s.config = s.write(t, "pecd.toml", []byte(strings.NewReplacer("DIR", s.dir, "KEY", id.KeyFile, "CERT", id.CertFile, "CA", s.CA.File).Replace(
+		`[provider]
+name = "Alfa PEC S.p.A."
+domain = "alfa.example"
+[signer]
+key = "KEY"
+certificate = "CERT"
+[trust]
+anchors = "CA"
+[directory]
+file = "DIR/igpec.ldif.p7m"
+[access]
+milter = "unix:DIR/a.sock"
+[reception]
+lmtp = "unix:DIR/l.sock"
+[delivery]
+store = "unix:DIR/d.sock"
+[courier]
+mta = "unix:DIR/m.sock"
+[store]
+path = "DIR/store"
+`)))
+	return s
+}
+
+func (s *site) write(t *testing.T, name string, data []byte) string {
+	t.Helper()
+	file := filepath.Join(s.dir, name)
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// pecd runs the command line and returns the exit code and what was printed.
+func pecd(args ...string) (int, string, string) {
+	var out, errs bytes.Buffer
+	code := run(context.Background(), args, streams{&out, &errs})
+	return code, out.String(), errs.String()
+}
+
+// receipt writes an acceptance receipt by Alfa to a file.
+func (s *site) receipt(t *testing.T, subject string) string {
+	t.Helper()
+	d, err := s.Alfa.Issuer.Acceptance(pec.Event{At: pointstest.At, Identifier: "20261122x@alfa.example", MsgID: "<c1@alfa.example>",
+		Sender: "alice@alfa.example", Recipients: []pec.Recipient{{Address: "bob@beta.example", Type: pec.Certified}},
+		Subject: subject, Error: pec.NoError}, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := s.Alfa.Signer.Sign(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if _, err := signed.Content().WriteTo(&b); err != nil {
+		t.Fatal(err)
+	}
+	return s.write(t, "receipt.eml", b.Bytes())
+}
+
+func TestVerify(t *testing.T) {
+	s := newSite(t)
+	file := s.receipt(t, "Città")
+	code, out, errs := pecd("verify", file, "--ca", s.CA.File, "--directory", s.directory)
+	if code != 0 || !strings.Contains(out, ": VALID\n") || !strings.Contains(out, "ricevuta di accettazione") || errs != "" {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	code, out, _ = pecd("verify", file, "--ca", s.CA.File, "--json")
+	var v map[string]any
+	if err := json.Unmarshal([]byte(out), &v); err != nil {
+		t.Fatal(err)
+	}
+	if code != 0 || v["valid"] != true || v["kind"] != "accettazione" || v["identifier"] != "20261122x@alfa.example" ||
+		v["subject"] != "Città" || v["instant"] != "2026-11-22T10:45:37+01:00" || v["signature"].(map[string]any)["trusted"] != true {
+		t.Errorf("exit %d: %s", code, out)
+	}
+}
+
+// TestVerifyLineEnds saves the message as Unix tools do.
+func TestVerifyLineEnds(t *testing.T) {
+	s := newSite(t)
+	raw, err := os.ReadFile(s.receipt(t, "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := s.write(t, "lf.eml", bytes.ReplaceAll(raw, []byte("\r\n"), []byte("\n")))
+	if code, out, errs := pecd("verify", file, "--ca", s.CA.File); code != 0 {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+}
+
+func TestVerifyNo(t *testing.T) {
+	s := newSite(t)
+	raw, err := os.ReadFile(s.receipt(t, "Offerta"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := newSite(t)
+	tests := map[string]struct {
+		raw  []byte
+		ca   string
+		says string
+	}{
+		"altered":     {bytes.Replace(raw, []byte("Offerta\" prov"), []byte("Offesta\" prov"), 1), s.CA.File, "altered after it was signed"},
+		"foreign":     {raw, other.CA.File, "not trusted"},
+		"no anchors":  {raw, "", "--ca"},
+		"ordinary":    {[]byte("From: a@b.example\n\nx\n"), s.CA.File, "not a signed message"},
+		"false claim": {bytes.Replace(raw, []byte("X-Ricevuta: accettazione"), []byte("X-Ricevuta: avvenuta-consegna"), 1), s.CA.File, "the header says"},
+		"empty":       {nil, s.CA.File, "not a signed message"},
+		"noise":       {bytes.Repeat([]byte{0xff, 0, '\n'}, 1000), s.CA.File, "not a signed message"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if bytes.Equal(tt.raw, raw) && name == "altered" {
+				t.Fatal("nothing was altered")
+			}
+			args := []string{"verify", s.write(t, "no.eml", tt.raw)}
+			if tt.ca != "" {
+				args = append(args, "--ca", tt.ca)
+			}
+			code, out, _ := pecd(args...)
+			if code != 1 || !strings.Contains(out, "NOT VALID") || !strings.Contains(out, tt.says) {
+				t.Errorf("exit %d\n%s", code, out)
+			}
+		})
+	}
+}
+
+func TestWrongUse(t *testing.T) {
+	for _, args := range [][]string{{}, {"sing"}, {"verify"}, {"verify", "--colour", "x"}, {"log", "search", "--store", "/tmp", "--since", "tomorrow"}} {
+		if code, _, errs := pecd(args...); code != 2 || errs == "" {
+			t.Errorf("%v: exit %d, %q", args, code, errs)
+		}
+	}
+	if code, out, _ := pecd("--help"); code != 0 || !strings.Contains(out, "serve") {
+		t.Errorf("help: exit %d\n%s", code, out)
+	}
+	if code, _, errs := pecd("verify", "/nonexistent.eml"); code != 1 || !strings.Contains(errs, "/nonexistent.eml") {
+		t.Errorf("exit %d, %q", code, errs)
+	}
+}
+
+func TestConfigCheck(t *testing.T) {
+	s := newSite(t)
+	if code, out, errs := pecd("config", "check", "--config", s.config); code != 0 || !strings.Contains(out, "good") {
+		t.Fatalf("exit %d\n%s%s", code, out, errs)
+	}
+	broken, err := os.ReadFile(s.directory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := bytes.Index(broken, []byte("beta.example"))
+	broken[i] ^= 1
+	good, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace := func(old, new string) []byte { return bytes.Replace(good, []byte(old), []byte(new), 1) }
+	openKey := s.write(t, "open.key", nil)
+	key, err := os.ReadFile(s.Alfa.Identity.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(openKey, key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(openKey, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]struct {
+		config []byte
+		says   []string
+	}{
+		"unknown key":         {replace("name =", "nam ="), []string{":2:", "provider.nam", "unknown key"}},
+		"key open to others":  {replace(s.Alfa.Identity.KeyFile, openKey), []string{":5:", "signer.key", "mode 0644", "chmod 600"}},
+		"key of another":      {replace(s.Alfa.Identity.KeyFile, s.Beta.Identity.KeyFile), []string{"signer."}},
+		"directory altered":   {replace("igpec.ldif.p7m", "broken.p7m"), []string{":10:", "directory.file", "signature"}},
+		"directory is LDIF":   {replace("igpec.ldif.p7m", "igpec.ldif"), []string{":10:", "directory.file"}},
+		"name not as listed":  {replace("Alfa PEC S.p.A.", "Alfa"), []string{":2:", "provider.name", "Alfa PEC S.p.A."}},
+		"address of another":  {replace(`"alfa.example"`, `"beta.example"`), []string{"signer.certificate", "posta-certificata@beta.example"}},
+		"anchors are no PEM":  {replace(s.CA.File, s.directory), []string{":8:", "trust.anchors"}},
+		"key that is no file": {replace(s.Alfa.Identity.KeyFile, s.dir+"/none.pem"), []string{":5:", "signer.key", "no such file"}},
+	}
+	s.write(t, "broken.p7m", broken)
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if bytes.Equal(tt.config, good) {
+				t.Fatal("nothing was changed")
+			}
+			code, _, errs := pecd("config", "check", "--config", s.write(t, "bad.toml", tt.config))
+			if code != 78 {
+				t.Errorf("exit %d", code)
+			}
+			for _, want := range tt.says {
+				if !strings.Contains(errs, want) {
+					t.Errorf("%q lacks %q", errs, want)
+				}
+			}
+			if strings.Contains(errs, "PRIVATE KEY") {
+				t.Error("a key is shown")
+			}
+		})
+	}
+}
+
+func TestLogSearch(t *testing.T) {
+	s := newSite(t)
+	dir := filepath.Join(s.dir, "store")
+	store, err := logstore.Open(context.Background(), logstore.Options{Dir: dir, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry := logstore.Entry{At: pointstest.At, Type: "accettazione", Identifier: "i1@alfa.example", MsgID: "<c1@alfa.example>", Sender: "alice@alfa.example",
+		Recipients: []pec.Recipient{{Address: "bob@beta.example", Type: pec.Certified}}, Subject: "Offerta \x1b[31m", Messages: []string{"m1@alfa.example"}, SendingProvider: "Alfa PEC S.p.A."}
+	if _, err := store.Commit(context.Background(), logstore.Tx{At: pointstest.At, Acts: []logstore.Act{{Entry: entry}}}); err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close() // the daemon runs while the register is read
+	for _, args := range [][]string{{"--identifier", "i1@alfa.example"}, {"--msgid", "<c1@alfa.example>"}, {"--msgid", "m1@alfa.example"}, {"--address", "Bob@beta.example"},
+		{"--address", "alice@alfa.example", "--since", "2026-11-22", "--until", "2026-11-23"}, {"--since", "2026-11-22T10:45:37+01:00"}, {}} {
+		code, out, errs := pecd(append([]string{"log", "search", "--config", s.config}, args...)...)
+		if code != 0 || !strings.Contains(out, "i1@alfa.example") || strings.Contains(out, "\x1b") {
+			t.Errorf("%v: exit %d\n%s%s", args, code, out, errs)
+		}
+	}
+	code, out, _ := pecd("log", "search", "--store", dir, "--json")
+	var e logstore.Entry
+	if err := json.Unmarshal([]byte(out), &e); code != 0 || err != nil || e.Identifier != "i1@alfa.example" || e.Seq == 0 {
+		t.Errorf("exit %d, %v: %s", code, err, out)
+	}
+	for _, args := range [][]string{{"--identifier", "i2@alfa.example"}, {"--until", "2026-11-22"}, {"--address", "carl@beta.example"}} {
+		if code, out, _ := pecd(append([]string{"log", "search", "--config", s.config}, args...)...); code != 1 || out != "" {
+			t.Errorf("%v: exit %d\n%s", args, code, out)
+		}
+	}
+}
+
+func TestReplies(t *testing.T) {
+	for c, code := range enhanced {
+		if len(code) != 9 || code[0] != '5' || code[4] != '5' {
+			t.Errorf("%s: %q", c, code)
+		}
+	}
+}

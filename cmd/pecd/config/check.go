@@ -1,0 +1,289 @@
+package config
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+)
+
+// ErrConfig wraps every problem of a configuration.
+var ErrConfig = errors.New("configuration")
+
+// Problems are all that is wrong with a configuration, a line each.
+type Problems []string
+
+func (p *Problems) add(file string, line int, key, why, fix string) {
+	at := file
+	if line > 0 {
+		at += ":" + strconv.Itoa(line)
+	}
+	s := fmt.Sprintf("%s: %s: %s", at, key, why)
+	if fix != "" {
+		s += "\n  fix: " + fix
+	}
+	*p = append(*p, s)
+}
+
+func (p Problems) err() error {
+	if len(p) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", ErrConfig, strings.Join(p, "\n"))
+}
+
+// Problem is one thing that is wrong with the value of key, found after loading:
+// the error names where the key was set.
+func (c *Config) Problem(key string, err error, fix string) error {
+	var p Problems
+	o := c.origins[key]
+	if o.File == "" {
+		o.File = "configuration"
+	}
+	p.add(o.File, o.Line, key, strings.ReplaceAll(err.Error(), "signer: ", ""), fix)
+	return p.err()
+}
+
+// typeError is how the TOML library words a value of the wrong type.
+var typeError = regexp.MustCompile(`^toml: line (\d+) \(last key "([^"]+)"\): (.*)$`)
+
+func syntax(file string, err error) error {
+	var p Problems
+	var pe toml.ParseError
+	if errors.As(err, &pe) {
+		key := pe.LastKey
+		if key == "" {
+			key = "syntax"
+		}
+		p.add(file, pe.Position.Line, key, strings.TrimPrefix(pe.Message, "toml: "), "correct the line; text values stand in double quotes")
+	} else if m := typeError.FindStringSubmatch(err.Error()); m != nil {
+		line, _ := strconv.Atoi(m[1]) // the expression takes digits only
+		p.add(file, line, m[2], m[3], "correct the type of the value; text stands in double quotes, numbers do not")
+	} else {
+		p.add(file, 0, "value", strings.TrimPrefix(err.Error(), "toml: "), "correct the type of the value")
+	}
+	return p.err()
+}
+
+// keyLines finds the line on which each key of a TOML file stands. It reads
+// tables and keys as this configuration uses them; a key that it does not find
+// is reported without a line.
+func keyLines(data []byte) map[string]int {
+	lines := map[string]int{}
+	table := ""
+	s := bufio.NewScanner(bytes.NewReader(data))
+	s.Buffer(nil, len(data)+1)
+	for n := 1; s.Scan(); n++ {
+		l := strings.TrimSpace(s.Text())
+		if strings.HasPrefix(l, "[") {
+			if end := strings.IndexByte(l, ']'); end > 0 {
+				table = strings.Trim(l[1:end], "[ ]")
+				if _, ok := lines[table]; !ok {
+					lines[table] = n
+				}
+			}
+			continue
+		}
+		if i := strings.IndexByte(l, '='); i > 0 && l[0] != '#' {
+			k := strings.Trim(strings.TrimSpace(l[:i]), `"'`)
+			if table != "" {
+				k = table + "." + k
+			}
+			if _, ok := lines[k]; !ok {
+				lines[k] = n
+			}
+		}
+	}
+	return lines
+}
+
+// Keys returns all keys of the configuration, table.key.
+func Keys() []string {
+	var keys []string
+	t := reflect.TypeOf(Config{})
+	for i := 0; i < t.NumField(); i++ {
+		f := t.Field(i)
+		if !f.IsExported() {
+			continue
+		}
+		for j := 0; j < f.Type.NumField(); j++ {
+			keys = append(keys, f.Tag.Get("toml")+"."+f.Type.Field(j).Tag.Get("toml"))
+		}
+	}
+	return keys
+}
+
+// nearest suggests the key that was meant.
+func nearest(key string) string {
+	best, bestDist := "", len(key)/2+1
+	for _, k := range Keys() {
+		if d := distance(key, k); d < bestDist {
+			best, bestDist = k, d
+		}
+	}
+	if best == "" {
+		return "remove it; packaging/pecd.toml shows all keys"
+	}
+	return "did you mean " + best + "?"
+}
+
+// distance is the Levenshtein distance of a and b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		prev := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := prev
+			if a[i-1] != b[j-1] {
+				cost++
+			}
+			prev = row[j]
+			row[j] = min(cost, row[j]+1, row[j-1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// check finds what cannot work. Files named in the configuration are opened by
+// whoever uses them; here only their absence is noticed.
+func (c *Config) check(file string) error {
+	var p Problems
+	bad := func(key, why, fix string) {
+		o := c.origins[key]
+		if o.File == "" {
+			o.File = file
+		}
+		p.add(o.File, o.Line, key, why, fix)
+	}
+	c.checkRequired(bad)
+	c.checkValues(bad)
+	c.checkSockets(bad)
+	return p.err()
+}
+
+func (c *Config) checkSockets(bad func(key, why, fix string)) {
+	for _, s := range []struct{ key, addr string }{
+		{"access.milter", c.Access.Milter}, {"reception.lmtp", c.Reception.LMTP},
+		{"delivery.store", c.Delivery.Store}, {"courier.mta", c.Courier.MTA},
+	} {
+		if why := badSocket(s.addr); s.addr != "" && why != "" {
+			bad(s.key, why, `write "unix:/path/of.sock" or "inet:127.0.0.1:10031"`)
+		}
+	}
+	for _, s := range []struct{ key, mode string }{
+		{"access.socket_mode", c.Access.SocketMode}, {"reception.socket_mode", c.Reception.SocketMode},
+	} {
+		if m, err := strconv.ParseUint(s.mode, 8, 32); err != nil || m > 0o777 {
+			bad(s.key, strconv.Quote(s.mode)+" is not an octal mode", `write for example "0660"`)
+		}
+	}
+}
+
+func (c *Config) checkRequired(bad func(key, why, fix string)) {
+	for _, r := range []struct{ key, value, fix string }{
+		{"provider.name", c.Provider.Name, "write the providerName of your record in the directory"},
+		{"provider.domain", c.Provider.Domain, "write the domain of posta-certificata@…"},
+		{"access.milter", c.Access.Milter, `write for example "unix:/run/pecd/access.sock"`},
+		{"reception.lmtp", c.Reception.LMTP, `write for example "unix:/run/pecd/lmtp.sock"`},
+		{"delivery.store", c.Delivery.Store, `write for example "unix:/run/dovecot/lmtp"`},
+		{"courier.mta", c.Courier.MTA, `write for example "inet:127.0.0.1:10033"`},
+	} {
+		if r.value == "" {
+			bad(r.key, "missing", r.fix)
+		}
+	}
+	for _, f := range []struct{ key, value string }{
+		{"signer.key", c.Signer.Key}, {"signer.certificate", c.Signer.Certificate},
+		{"trust.anchors", c.Trust.Anchors}, {"directory.file", c.Directory.File},
+	} {
+		if f.value == "" {
+			bad(f.key, "missing", "write the path of the file")
+		} else if !filepath.IsAbs(f.value) {
+			bad(f.key, strconv.Quote(f.value)+" is not an absolute path", "write the path from /")
+		} else if _, err := os.Stat(f.value); err != nil {
+			bad(f.key, f.value+": "+pathless(err).Error(), "create the file, or correct the path")
+		}
+	}
+}
+
+func (c *Config) checkValues(bad func(key, why, fix string)) {
+	if _, err := time.LoadLocation(c.Provider.Timezone); err != nil {
+		bad("provider.timezone", "unknown time zone "+strconv.Quote(c.Provider.Timezone), `write for example "Europe/Rome"`)
+	}
+	if strings.ContainsAny(c.Provider.Domain, "@ ") {
+		bad("provider.domain", strconv.Quote(c.Provider.Domain)+" is not a domain", "write only what follows the @")
+	}
+	// 30 MB and 50 recipients are what a provider must grant; docs/rules.md, S1.
+	if c.Access.MaxSize < 30_000_000 {
+		bad("access.max_size", fmt.Sprintf("%d octets; at least 30000000 must be granted", c.Access.MaxSize), "write a larger limit, or remove the key")
+	}
+	if c.Access.MaxRecipients < 50 {
+		bad("access.max_recipients", fmt.Sprintf("%d; at least 50 must be granted", c.Access.MaxRecipients), "write a larger limit, or remove the key")
+	}
+	if s := c.Access.SenderLogin; s != "match" && s != "mta" {
+		bad("access.sender_login", strconv.Quote(s)+" is not known", `write "match" or "mta"`)
+	}
+	if c.Reception.MaxSize < c.Access.MaxSize {
+		bad("reception.max_size", "smaller than access.max_size: our own envelopes would not come back", "remove the key")
+	}
+	if c.Courier.Connections < 1 || c.Courier.Connections > 64 {
+		bad("courier.connections", fmt.Sprintf("%d is not between 1 and 64", c.Courier.Connections), "remove the key")
+	}
+	if !filepath.IsAbs(c.Store.Path) {
+		bad("store.path", strconv.Quote(c.Store.Path)+" is not an absolute path", "write the path from /")
+	}
+	if c.Metrics.Listen != "" {
+		if _, _, err := net.SplitHostPort(c.Metrics.Listen); err != nil {
+			bad("metrics.listen", strconv.Quote(c.Metrics.Listen)+" is not host:port", `write for example "127.0.0.1:9325"`)
+		}
+	}
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(c.Log.Level)); err != nil {
+		bad("log.level", strconv.Quote(c.Log.Level)+" is not known", `write "debug", "info", "warn" or "error"`)
+	}
+}
+
+// badSocket says what is wrong with a socket address; empty if nothing.
+func badSocket(addr string) string {
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		switch {
+		case !filepath.IsAbs(path):
+			return strconv.Quote(addr) + ": the path is not absolute"
+		case len(path) > 107:
+			return strconv.Quote(addr) + ": a socket's path may have at most 107 octets"
+		}
+		return ""
+	}
+	if hp, ok := strings.CutPrefix(addr, "inet:"); ok {
+		if _, _, err := net.SplitHostPort(hp); err != nil {
+			return strconv.Quote(addr) + ": not inet:host:port"
+		}
+		return ""
+	}
+	return strconv.Quote(addr) + " is neither unix:… nor inet:…"
+}
+
+// pathless is err without the path that the caller names already.
+func pathless(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}

@@ -1,0 +1,224 @@
+// Package config reads pecd's configuration: one TOML file and the files of
+// conf.d beside it. An unknown key, a value of the wrong type and a value that
+// cannot work are errors that name file, line and key.
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// DefaultFile is read when no other is named.
+const DefaultFile = "/etc/pecd/pecd.toml"
+
+// Config is the whole configuration. The comment of a field is its manual.
+type Config struct {
+	Provider  Provider  `toml:"provider"`
+	Signer    Signer    `toml:"signer"`
+	Trust     Trust     `toml:"trust"`
+	Directory Directory `toml:"directory"`
+	Access    Access    `toml:"access"`
+	Reception Reception `toml:"reception"`
+	Delivery  Delivery  `toml:"delivery"`
+	Courier   Courier   `toml:"courier"`
+	Store     Store     `toml:"store"`
+	Metrics   Metrics   `toml:"metrics"`
+	Log       Log       `toml:"log"`
+
+	origins map[string]Origin
+}
+
+// Provider says who we are.
+type Provider struct {
+	// Name of the provider, exactly as providerName in the directory.
+	Name string `toml:"name"`
+	// Domain of the system messages: they come from posta-certificata@domain,
+	// which must be the certificate's e-mail address.
+	Domain string `toml:"domain"`
+	// Timezone whose legal time stands in receipts. Default: Europe/Rome.
+	Timezone string `toml:"timezone"`
+}
+
+// Signer is the provider's key and certificate.
+type Signer struct {
+	// Key is a PEM file with the private key, readable by its owner only (0600).
+	Key string `toml:"key"`
+	// Certificate is a PEM file: the provider's certificate, then its issuers.
+	Certificate string `toml:"certificate"`
+}
+
+// Trust says whose certificates are believed.
+type Trust struct {
+	// Anchors is a PEM file with the CAs of providers' certificates.
+	Anchors string `toml:"anchors"`
+}
+
+// Directory is the index of all providers (indice dei gestori).
+type Directory struct {
+	// File is the signed LDIF (igpec.ldif.p7m, DER).
+	File string `toml:"file"`
+	// Anchors is a PEM file with the CAs of whoever signs the directory.
+	// Default: trust.anchors.
+	Anchors string `toml:"anchors"`
+}
+
+// Access is the access point: what our users submit.
+type Access struct {
+	// Milter is the socket at which the MTA's submission service calls:
+	// unix:/path or inet:host:port.
+	Milter string `toml:"milter"`
+	// SocketGroup is the group that may connect to a unix socket. Default: the
+	// daemon's own group.
+	SocketGroup string `toml:"socket_group"`
+	// SocketMode is the mode of a unix socket, octal. Default: "0660".
+	SocketMode string `toml:"socket_mode"`
+	// MaxSize is the largest message in octets. Default: 104857600.
+	MaxSize int64 `toml:"max_size"`
+	// MaxRecipients is the most recipients of a message; at least 50 must be
+	// granted. Default: 500.
+	MaxRecipients int `toml:"max_recipients"`
+	// SenderLogin says who checks that a login may use a sender's address:
+	// "match" wants the login to be the address; "mta" leaves it to the MTA
+	// (Postfix: reject_sender_login_mismatch). Default: "match".
+	SenderLogin string `toml:"sender_login"`
+}
+
+// Reception is the reception point: what arrives for our users.
+type Reception struct {
+	// LMTP is the socket to which the MTA delivers mail for our domains:
+	// unix:/path or inet:host:port.
+	LMTP string `toml:"lmtp"`
+	// SocketGroup is the group that may connect to a unix socket. Default: the
+	// daemon's own group.
+	SocketGroup string `toml:"socket_group"`
+	// SocketMode is the mode of a unix socket, octal. Default: "0660".
+	SocketMode string `toml:"socket_mode"`
+	// MaxSize is the largest message in octets. Default: twice access.max_size
+	// and 1 MiB more.
+	MaxSize int64 `toml:"max_size"`
+}
+
+// Delivery is the delivery point: the mailbox store behind us.
+type Delivery struct {
+	// Store is the LMTP socket of the mailbox store: unix:/path or
+	// inet:host:port.
+	Store string `toml:"store"`
+}
+
+// Courier hands signed messages to the MTA.
+type Courier struct {
+	// MTA is the MTA's re-injection listener, without milters: inet:host:port or
+	// unix:/path.
+	MTA string `toml:"mta"`
+	// Connections is the most connections at a time. Default: 4.
+	Connections int `toml:"connections"`
+}
+
+// Store is where register, outbox and ledger are.
+type Store struct {
+	// Path is a directory on a disk that keeps what it has synced. Default:
+	// /var/lib/pecd.
+	Path string `toml:"path"`
+}
+
+// Metrics are figures for Prometheus.
+type Metrics struct {
+	// Listen is the host:port that serves /metrics; empty: none.
+	Listen string `toml:"listen"`
+}
+
+// Log says what the daemon writes to standard error.
+type Log struct {
+	// Level is debug, info, warn or error. Default: info.
+	Level string `toml:"level"`
+}
+
+// An Origin is where a key was set.
+type Origin struct {
+	File string
+	Line int
+}
+
+// Load reads file and, beside it, conf.d/*.toml in the order of their names. A
+// key may be set once only. The error joins all problems found, a line each.
+func Load(file string) (*Config, error) {
+	c := &Config{origins: map[string]Origin{}}
+	files := []string{file}
+	more, err := filepath.Glob(filepath.Join(filepath.Dir(file), "conf.d", "*.toml"))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	sort.Strings(more)
+	for _, f := range append(files, more...) {
+		if err := c.read(f); err != nil {
+			return nil, err
+		}
+	}
+	c.defaults()
+	if err := c.check(file); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Config) read(file string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("%w: %s: cannot be read: %w\n  fix: name another file with --config, or create this one after the example pecd.toml", ErrConfig, file, pathless(err))
+	}
+	meta, err := toml.Decode(string(data), c)
+	if err != nil {
+		return syntax(file, err)
+	}
+	lines := keyLines(data)
+	var p Problems
+	for _, k := range meta.Undecoded() {
+		p.add(file, lines[k.String()], k.String(), "unknown key", nearest(k.String()))
+	}
+	for _, k := range meta.Keys() {
+		name := k.String()
+		if len(k) < 2 {
+			continue
+		}
+		if o, ok := c.origins[name]; ok {
+			p.add(file, lines[name], name, fmt.Sprintf("set already in %s, line %d", o.File, o.Line), "remove one of them")
+		}
+		c.origins[name] = Origin{File: file, Line: lines[name]}
+	}
+	return p.err()
+}
+
+func (c *Config) defaults() {
+	str := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	str(&c.Provider.Timezone, "Europe/Rome")
+	str(&c.Directory.Anchors, c.Trust.Anchors)
+	str(&c.Access.SocketMode, "0660")
+	str(&c.Access.SenderLogin, "match")
+	str(&c.Reception.SocketMode, "0660")
+	str(&c.Store.Path, "/var/lib/pecd")
+	str(&c.Log.Level, "info")
+	if c.Access.MaxSize == 0 {
+		c.Access.MaxSize = 100 << 20
+	}
+	if c.Access.MaxRecipients == 0 {
+		c.Access.MaxRecipients = 500
+	}
+	if c.Reception.MaxSize == 0 {
+		c.Reception.MaxSize = 2*c.Access.MaxSize + 1<<20
+	}
+	if c.Courier.Connections == 0 {
+		c.Courier.Connections = 4
+	}
+}
+
+// Address is the address in whose name everything is issued.
+func (p Provider) Address() string { return "posta-certificata@" + strings.ToLower(p.Domain) }

@@ -1,0 +1,154 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/BurntSushi/toml"
+)
+
+// good writes a configuration that can be loaded and returns its file and text.
+func good(t *testing.T) (string, string) {
+	t.Helper()
+	dir := t.TempDir()
+	for _, f := range []string{"key.pem", "certificate.pem", "anchors.pem", "igpec.ldif.p7m"} {
+		if err := os.WriteFile(filepath.Join(dir, f), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := strings.ReplaceAll(`[provider]
+name = "Alfa PEC S.p.A."
+domain = "alfa.example"
+[signer]
+key = "DIR/key.pem"
+certificate = "DIR/certificate.pem"
+[trust]
+anchors = "DIR/anchors.pem"
+[directory]
+file = "DIR/igpec.ldif.p7m"
+[access]
+milter = "unix:/run/pecd/access.sock"
+[reception]
+lmtp = "inet:127.0.0.1:10032"
+[delivery]
+store = "unix:/run/dovecot/lmtp"
+[courier]
+mta = "inet:127.0.0.1:10033"
+`, "DIR", dir)
+	return write(t, dir, "pecd.toml", text), text
+}
+
+func write(t *testing.T, dir, name, text string) string {
+	t.Helper()
+	file := filepath.Join(dir, name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestDefaults(t *testing.T) {
+	file, _ := good(t)
+	c, err := Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Access.MaxSize != 100<<20 || c.Reception.MaxSize != 201<<20 || c.Access.MaxRecipients != 500 || c.Provider.Timezone != "Europe/Rome" ||
+		c.Directory.Anchors != c.Trust.Anchors || c.Courier.Connections != 4 || c.Access.SocketMode != "0660" || c.Provider.Address() != "posta-certificata@alfa.example" {
+		t.Errorf("%+v", c)
+	}
+}
+
+// TestBad breaks one thing at a time; the error must name file, line, key and a
+// way out.
+func TestBad(t *testing.T) {
+	tests := map[string]struct{ old, new, at, says string }{
+		"unknown key":      {"name =", "nome =", ":2: provider.nome: unknown key", "did you mean provider.name?"},
+		"unknown table":    {"[courier]", "[curier]", ":17: curier", "unknown key"},
+		"wrong type":       {`name = "Alfa PEC S.p.A."`, "name = 7", ":2: provider.name", "incompatible types"},
+		"syntax":           {`name = "Alfa`, `name = Alfa`, ":2: provider.name", "correct the line"},
+		"missing":          {`name = "Alfa PEC S.p.A."`, "", "provider.name: missing", "providerName"},
+		"no such file":     {"key.pem", "kei.pem", ":5: signer.key", "no such file"},
+		"relative path":    {`file = "/`, `file = "`, ":10: directory.file", "not an absolute path"},
+		"socket":           {"unix:/run/pecd/access.sock", "/run/pecd/access.sock", ":12: access.milter", "neither unix"},
+		"relative socket":  {"unix:/run/pecd/access.sock", "unix:access.sock", ":12: access.milter", "not absolute"},
+		"long socket":      {"/run/pecd/access.sock", "/" + strings.Repeat("x", 108), ":12: access.milter", "107"},
+		"port":             {"inet:127.0.0.1:10032", "inet:127.0.0.1", ":14: reception.lmtp", "host:port"},
+		"size too small":   {"[access]", "[access]\nmax_size = 1000", ":12: access.max_size", "30000000"},
+		"few recipients":   {"[access]", "[access]\nmax_recipients = 49", ":12: access.max_recipients", "at least 50"},
+		"sender login":     {"[access]", "[access]\nsender_login = \"any\"", ":12: access.sender_login", `"match" or "mta"`},
+		"mode":             {"[access]", "[access]\nsocket_mode = \"rw\"", ":12: access.socket_mode", "octal"},
+		"timezone":         {"[signer]", "timezone = \"Mars\"\n[signer]", ":4: provider.timezone", "Europe/Rome"},
+		"domain":           {`"alfa.example"`, `"x@alfa.example"`, ":3: provider.domain", "follows the @"},
+		"reception size":   {"[reception]", "[reception]\nmax_size = 1000", ":14: reception.max_size", "smaller"},
+		"connections":      {"[courier]", "[courier]\nconnections = 100", ":18: courier.connections", "64"},
+		"level":            {"[signer]", "[log]\nlevel = \"loud\"\n[signer]", ":5: log.level", "debug"},
+		"metrics":          {"[signer]", "[metrics]\nlisten = \"9325\"\n[signer]", ":5: metrics.listen", "host:port"},
+		"store not a path": {"[signer]", "[store]\npath = \"x\"\n[signer]", ":5: store.path", "absolute"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			file, text := good(t)
+			if !strings.Contains(text, tt.old) {
+				t.Fatalf("%q is not in the text", tt.old)
+			}
+			write(t, filepath.Dir(file), "pecd.toml", strings.Replace(text, tt.old, tt.new, 1))
+			_, err := Load(file)
+			if err == nil {
+				t.Fatal("loaded")
+			}
+			if !errors.Is(err, ErrConfig) {
+				t.Errorf("not a configuration error: %v", err)
+			}
+			for _, want := range []string{file, tt.at, tt.says} {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q lacks %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestConfD(t *testing.T) {
+	file, _ := good(t)
+	write(t, filepath.Dir(file), "conf.d/10-limits.toml", "[access]\nmax_recipients = 1000\n")
+	c, err := Load(file)
+	if err != nil || c.Access.MaxRecipients != 1000 {
+		t.Fatalf("%v %+v", err, c)
+	}
+	write(t, filepath.Dir(file), "conf.d/20-again.toml", "[access]\nmax_recipients = 2000\n")
+	_, err = Load(file)
+	if err == nil || !strings.Contains(err.Error(), "20-again.toml:2: access.max_recipients: set already in") {
+		t.Errorf("set twice: %v", err)
+	}
+}
+
+func TestNoFile(t *testing.T) {
+	_, err := Load("/nonexistent/pecd.toml")
+	if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "fix:") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestExample wants every key in the example, and no other.
+func TestExample(t *testing.T) {
+	var c Config
+	meta, err := toml.DecodeFile("../../../packaging/pecd.toml", &c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u := meta.Undecoded(); len(u) > 0 {
+		t.Errorf("unknown keys in the example: %v", u)
+	}
+	for _, k := range Keys() {
+		if !meta.IsDefined(strings.Split(k, ".")...) {
+			t.Errorf("the example lacks %s", k)
+		}
+	}
+}

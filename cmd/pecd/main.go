@@ -1,0 +1,110 @@
+// Command pecd makes an ordinary Postfix or Sendmail a provider of Italian
+// certified mail (posta elettronica certificata).
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	_ "time/tzdata" // legal time must not depend on the host's files
+
+	"github.com/alecthomas/kong"
+
+	"pecd/cmd/pecd/config"
+)
+
+// version is set by the build.
+var version = "devel"
+
+// Exit codes; scripts rely on them.
+const (
+	exitNo     = 1  // the answer is no, or the work failed
+	exitUsage  = 2  // wrong use
+	exitConfig = 78 // bad configuration; EX_CONFIG of sysexits.h
+)
+
+// errNo ends a command whose answer is no and has been printed.
+var errNo = errors.New("no")
+
+type commands struct {
+	Serve  serveCmd `cmd:"" help:"Run the daemon."`
+	Config struct {
+		Check configCheckCmd `cmd:"" help:"Check the configuration and everything that it names."`
+	} `cmd:"" help:"Look at the configuration."`
+	Verify verifyCmd `cmd:"" help:"Say what a message is, who signed it, and whether it holds."`
+	Log    struct {
+		Search logSearchCmd `cmd:"" help:"Search the register."`
+	} `cmd:"" help:"Read the register."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+type versionCmd struct{}
+
+func (versionCmd) Run(std streams) error {
+	_, err := fmt.Fprintln(std.out, "pecd", version)
+	return err
+}
+
+// streams are where a command writes: what was asked for to out, all else to
+// err.
+type streams struct{ out, err io.Writer }
+
+// A configFlag names the configuration of the installation.
+type configFlag struct {
+	Config string `help:"Configuration file." default:"${config}" placeholder:"FILE"`
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], streams{os.Stdout, os.Stderr}))
+}
+
+// run parses the command line, runs the command and returns the exit code.
+func run(ctx context.Context, args []string, std streams) int {
+	var cli commands
+	helped := false
+	parser, err := kong.New(&cli, kong.Name("pecd"),
+		kong.Description("Certified mail (PEC) for Postfix and Sendmail."),
+		kong.Vars{"config": config.DefaultFile}, kong.Writers(std.out, std.err),
+		kong.Exit(func(int) { helped = true }), // --help goes on to parse; what follows is of no interest
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(std))
+	if err != nil {
+		fmt.Fprintln(std.err, "pecd:", err)
+		return exitNo
+	}
+	cmd, err := parser.Parse(args)
+	switch {
+	case helped:
+		return 0
+	case err != nil:
+		fmt.Fprintf(std.err, "pecd: %v\n  see: pecd --help\n", err)
+		return exitUsage
+	}
+	return exitCode(cmd.Run(), std.err)
+}
+
+// exitCode prints err, if there is something to say, and gives its exit code.
+func exitCode(err error, to io.Writer) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errNo):
+		return exitNo
+	}
+	fmt.Fprintln(to, "pecd:", err)
+	switch {
+	case errors.Is(err, config.ErrConfig):
+		return exitConfig
+	case errors.Is(err, errUsage):
+		return exitUsage
+	}
+	return exitNo
+}
+
+// errUsage ends a command whose arguments do not fit.
+var errUsage = errors.New("wrong use")

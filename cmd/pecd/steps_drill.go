@@ -1,0 +1,34 @@
+//go:build faultdrill
+
+package main
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+)
+
+// killStep and killCount come from PECD_KILL_AT=step[:n]: the process ends
+// itself by SIGKILL when it comes to that step for the n-th time.
+var (
+	killStep, killCount = readKill(os.Getenv("PECD_KILL_AT"))
+	killSeen            atomic.Int64
+)
+
+func readKill(v string) (string, int64) {
+	step, count, ok := strings.Cut(v, ":")
+	if n, err := strconv.ParseInt(count, 10, 64); ok && err == nil {
+		return step, n
+	}
+	return step, 1
+}
+
+func atStep(step string) {
+	if step != killStep || killSeen.Add(1) != killCount {
+		return
+	}
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {}
+}
