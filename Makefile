@@ -1,0 +1,79 @@
+# pecd's Makefile, for Debian and Ubuntu. Each target installs what it needs and
+# is missing (packaging/prerequisites), and says so.
+#
+#   make            build bin/pecd
+#   make test       everything: vet, unit tests, whole-system tests; needs root
+#   make race       the unit tests three times with the race detector
+#   make fuzz       each fuzz target for FUZZTIME
+#   make bench      all benchmarks; needs root
+#   make demo       a certified message from one provider to another; needs root
+#   make demo-up    the demo's servers, to stay; .demo/env.json describes them
+#   make demo-down  stop and remove them
+#   make fmt        format the Go files
+#   make clean      remove what was built, and the demo
+
+FUZZTIME ?= 30s
+VERSION  = $(or $(shell git describe --tags --always --dirty 2>/dev/null),devel)
+
+# Expanded when a recipe runs, so after the prerequisites have installed a Go.
+GO       = $(shell packaging/prerequisites go)
+GOBUILD  = $(GO) build -buildvcs=false
+DEMO     = $(SUDO) bin/demo -dir .demo -pecd bin/pecd
+SUDO     = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: build test race fuzz bench fmt demo demo-up demo-down clean bin/pecd bin/demo
+.PHONY: for-build for-demo for-test for-bench as-root
+.NOTPARALLEL:
+
+build: bin/pecd
+
+bin/pecd: for-build
+	@mkdir -p bin
+	@[ -e bin/pecd ] || echo "building bin/pecd (the first time it takes a minute or two)"
+	@$(GOBUILD) -ldflags "-X main.version=$(VERSION)" -o bin/pecd ./cmd/pecd
+
+bin/demo: for-build
+	@mkdir -p bin
+	@$(GOBUILD) -o bin/demo ./packaging/demo
+
+test: as-root for-test
+	$(GO) vet ./...
+	$(GO) test -race -count=1 -timeout 25m ./...
+
+# The rooms without servers; the whole-system tests have a folder of their own.
+race: for-build
+	$(GO) test -race -count=3 $$($(GO) list ./... | grep -v -e '/test$$' -e /packaging/)
+
+fuzz: for-build
+	@set -e; grep -rl '^func Fuzz' --include='*_test.go' . | sort | while read -r file; do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
+			echo "$$(dirname "$$file") $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
+		done; \
+	done
+
+bench: as-root for-bench
+	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./...
+
+fmt: for-build
+	$(GO) fmt ./...
+
+demo: for-demo bin/pecd bin/demo
+	@$(DEMO) story
+
+demo-up: for-demo bin/pecd bin/demo
+	@$(DEMO) up
+
+demo-down: bin/demo
+	@$(DEMO) down
+
+clean:
+	@[ ! -d .demo ] || $(MAKE) --no-print-directory demo-down
+	rm -rf bin
+
+for-build for-demo for-test for-bench: for-%:
+	@packaging/prerequisites $*
+
+as-root:
+	@[ "$$(id -u)" = 0 ] || { echo "This needs root: the whole-system tests run a private Postfix and Dovecot,"; \
+		echo "which start as root and change to their own users. Run it as root."; exit 1; } >&2

@@ -1,0 +1,299 @@
+package stage
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/BurntSushi/toml"
+)
+
+// PecdConfig is pecd.toml as the stage writes it. Zero values are left out, so
+// pecd's own defaults hold.
+type PecdConfig struct {
+	Provider  ProviderConfig  `toml:"provider"`
+	Signer    SignerConfig    `toml:"signer"`
+	Trust     TrustConfig     `toml:"trust"`
+	Directory DirectoryConfig `toml:"directory"`
+	Access    AccessConfig    `toml:"access"`
+	Reception ReceptionConfig `toml:"reception"`
+	Delivery  DeliveryConfig  `toml:"delivery"`
+	Courier   CourierConfig   `toml:"courier"`
+	Store     StoreConfig     `toml:"store"`
+	Metrics   MetricsConfig   `toml:"metrics"`
+	Log       LogConfig       `toml:"log"`
+}
+
+// The sections of PecdConfig.
+type (
+	ProviderConfig struct {
+		Name   string `toml:"name"`
+		Domain string `toml:"domain"`
+	}
+	SignerConfig struct {
+		Key         string `toml:"key"`
+		Certificate string `toml:"certificate"`
+	}
+	TrustConfig struct {
+		Anchors string `toml:"anchors"`
+	}
+	DirectoryConfig struct {
+		File    string `toml:"file"`
+		Anchors string `toml:"anchors,omitempty"`
+	}
+	AccessConfig struct {
+		Milter        string `toml:"milter"`
+		SocketGroup   string `toml:"socket_group,omitempty"`
+		SocketMode    string `toml:"socket_mode,omitempty"`
+		MaxSize       int64  `toml:"max_size,omitzero"` // octets
+		MaxRecipients int    `toml:"max_recipients,omitzero"`
+		SenderLogin   string `toml:"sender_login,omitempty"`
+	}
+	ReceptionConfig struct {
+		LMTP        string `toml:"lmtp"`
+		SocketGroup string `toml:"socket_group,omitempty"`
+		SocketMode  string `toml:"socket_mode,omitempty"`
+		MaxSize     int64  `toml:"max_size,omitzero"` // octets
+	}
+	DeliveryConfig struct {
+		Store string `toml:"store"`
+	}
+	CourierConfig struct {
+		MTA         string `toml:"mta"`
+		Connections int    `toml:"connections,omitzero"`
+	}
+	StoreConfig struct {
+		Path string `toml:"path"`
+	}
+	MetricsConfig struct {
+		Listen string `toml:"listen,omitempty"`
+	}
+	LogConfig struct {
+		Level string `toml:"level,omitempty"`
+	}
+)
+
+func (p *Provider) pecdConfig(s *Stage, metrics string) PecdConfig {
+	return PecdConfig{
+		Provider:  ProviderConfig{Name: p.Name, Domain: p.Domain},
+		Signer:    SignerConfig{Key: p.Key, Certificate: p.Certificate},
+		Trust:     TrustConfig{Anchors: s.CA},
+		Directory: DirectoryConfig{File: s.Directory},
+		Access:    AccessConfig{Milter: "unix:" + p.socket("access.sock"), SocketGroup: "postfix", SocketMode: "0660", SenderLogin: "match"},
+		Reception: ReceptionConfig{LMTP: "unix:" + p.socket("lmtp.sock"), SocketGroup: "postfix", SocketMode: "0660"},
+		Delivery:  DeliveryConfig{Store: "unix:" + p.socket("store.sock")},
+		Courier:   CourierConfig{MTA: "inet:" + p.Reinject},
+		Store:     StoreConfig{Path: filepath.Join(p.Dir, "store")},
+		Metrics:   MetricsConfig{Listen: metrics},
+		Log:       LogConfig{Level: "info"},
+	}
+}
+
+func (m *MailServer) socket(name string) string { return filepath.Join(m.Dir, "sock", name) }
+
+func (p *Provider) writePecd() error {
+	if err := makeDir(p.Pecd.Config.Store.Path, 0o700); err != nil {
+		return err
+	}
+	return p.Pecd.WriteConfig()
+}
+
+// ErrNotReady says that pecd ended, or did not say that it was ready in time.
+var ErrNotReady = errors.New("pecd did not become ready")
+
+// Pecd is the daemon of one provider. Bin, Args, Env and Config may be changed
+// while it does not run; after a change of Config call WriteConfig. The methods
+// may be called concurrently.
+type Pecd struct {
+	Bin        string   // absolute
+	Args       []string // after "serve --config FILE"
+	Env        []string // beside that of this process
+	ConfigFile string
+	Log        string // what it writes to standard error, of all its runs
+	PIDFile    string // ours, not pecd's
+	Config     PecdConfig
+
+	mu   sync.Mutex
+	done chan struct{} // closed when the process that we started has ended; nil if we started none
+	pid  int           // of that process
+	err  error         // how it ended; read after done
+}
+
+// WriteConfig writes Config to ConfigFile; pecd reads it at its next start or
+// SIGHUP.
+func (p *Pecd) WriteConfig() error {
+	var b bytes.Buffer
+	if err := toml.NewEncoder(&b).Encode(p.Config); err != nil {
+		return err
+	}
+	return writeFile(p.ConfigFile, b.Bytes(), 0o644)
+}
+
+func (p *Pecd) argv() []string {
+	return append([]string{p.Bin, "serve", "--config", p.ConfigFile}, p.Args...)
+}
+
+// Start starts pecd and returns when it has said that it is ready. If it runs
+// already, nothing happens. If it ends first, the error is ErrNotReady and
+// holds the end of its log.
+func (p *Pecd) Start(ctx context.Context) error {
+	if p.PID() != 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close() // the process has its own
+	from, err := log.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	ended, err := p.spawn(log)
+	if err != nil {
+		return err
+	}
+	over := false
+	err = until(ctx, func() bool {
+		select {
+		case <-ended:
+			over = true
+		default:
+		}
+		return over || saysReady(p.Log, from)
+	})
+	if err != nil || over {
+		return errors.Join(fmt.Errorf("%w: %s%s", ErrNotReady, strings.Join(p.argv(), " "), tail(p.Log, 10)), err, p.Kill())
+	}
+	return nil
+}
+
+// spawn starts the process and a goroutine that lives as long as it.
+func (p *Pecd) spawn(log *os.File) (ended <-chan struct{}, err error) {
+	argv := p.argv()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = append(os.Environ(), p.Env...)
+	cmd.Stdout, cmd.Stderr = log, log
+	// Its own session: it outlives make, and an interrupt from the terminal is
+	// for us to handle.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	done := make(chan struct{})
+	p.done, p.pid = done, cmd.Process.Pid
+	go func() {
+		err := cmd.Wait()
+		p.mu.Lock()
+		p.err = err
+		p.mu.Unlock()
+		close(done)
+	}()
+	return done, writeFile(p.PIDFile, []byte(strconv.Itoa(p.pid)+"\n"), 0o644)
+}
+
+// saysReady looks for the line that pecd logs when all its listeners are open.
+func saysReady(log string, from int64) bool {
+	f, err := os.Open(log)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.NewSectionReader(f, from, 1<<20))
+	return err == nil && (bytes.Contains(b, []byte(" msg=ready\n")) || bytes.Contains(b, []byte(" msg=ready ")))
+}
+
+// PID returns the process id, or 0 if pecd does not run.
+func (p *Pecd) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.done == nil {
+		return pidOf(p.PIDFile, filepath.Dir(p.PIDFile))
+	}
+	select {
+	case <-p.done:
+		return 0
+	default:
+		return p.pid
+	}
+}
+
+// Signal sends a signal to pecd, such as SIGHUP.
+func (p *Pecd) Signal(sig syscall.Signal) error {
+	pid := p.PID()
+	if pid == 0 {
+		return fmt.Errorf("pecd does not run")
+	}
+	return syscall.Kill(pid, sig)
+}
+
+// Stop sends SIGTERM and waits for the end. A pecd that does not end within 30 s
+// is killed, which is an error.
+func (p *Pecd) Stop(ctx context.Context) error {
+	return terminate(ctx, "pecd with "+p.ConfigFile, p.PID)
+}
+
+// Kill sends SIGKILL and waits for the end: the crash.
+func (p *Pecd) Kill() error {
+	pid := p.PID()
+	if pid == 0 {
+		return nil
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	return until(ctx, func() bool { return p.PID() == 0 })
+}
+
+// Wait waits until the pecd that Start started has ended by itself, and returns
+// how: nil, or an *exec.ExitError.
+func (p *Pecd) Wait(ctx context.Context) error {
+	p.mu.Lock()
+	done := p.done
+	p.mu.Unlock()
+	if done == nil {
+		return errors.New("pecd was not started by this process")
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-done:
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+func (s *Stage) startPecd(ctx context.Context, p *Provider) error {
+	if err := p.Pecd.Start(ctx); err != nil {
+		return fmt.Errorf("%s: %w", p.Name, err)
+	}
+	s.logf("%s: pecd runs, pid %d", p.Name, p.Pecd.PID())
+	return nil
+}
+
+// BuildPecd compiles the pecd of this module to out, with the given flags of go
+// build before the package.
+func BuildPecd(ctx context.Context, out string, flags ...string) error {
+	args := append([]string{"build", "-buildvcs=false", "-o", out}, flags...)
+	b, err := exec.CommandContext(ctx, "go", append(args, "pecd/cmd/pecd")...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("go build pecd: %w\n%s", err, bytes.TrimSpace(b))
+	}
+	return nil
+}

@@ -1,0 +1,176 @@
+package stage
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/template"
+)
+
+//go:embed templates
+var templateFiles embed.FS
+
+var templates = template.Must(template.ParseFS(templateFiles, "templates/*"))
+
+// Octets. pecd's own limit is 100 MiB (access.max_size). Postfix must let a
+// little more through to it, so that pecd can say why it refuses, and must take
+// back the envelope of the largest original. It wants one and a half times the
+// limit as free space on the disk.
+const (
+	submissionSizeLimit = 120_000_000
+	sizeLimit           = 160_000_000
+)
+
+// postfixView is what the templates of Postfix see.
+type postfixView struct {
+	*MailServer
+	Plain                          bool              // no pecd
+	LMTP                           string            // socket that takes mail for the own domain
+	Ways                           map[string]string // domain -> next hop
+	RelayHost                      string            // next hop of all others
+	Encrypt                        []string          // next hops to which TLS is compulsory
+	TLSCA                          string
+	SizeLimit, SubmissionSizeLimit int
+}
+
+func (s *Stage) postfixView(m *MailServer, plain bool) postfixView {
+	v := postfixView{
+		MailServer: m, Plain: plain || m == &s.Ordinary.MailServer,
+		LMTP: m.socket("lmtp.sock"), Ways: map[string]string{}, TLSCA: s.TLSCA,
+		SizeLimit: sizeLimit, SubmissionSizeLimit: submissionSizeLimit,
+	}
+	if v.Plain {
+		v.LMTP = m.socket("store.sock")
+	}
+	for _, other := range s.servers() {
+		if other != m {
+			v.Ways[other.Domain] = hop(other.SMTP)
+		}
+	}
+	for _, p := range s.Providers() {
+		if &p.MailServer != m {
+			v.Encrypt = append(v.Encrypt, hop(p.SMTP))
+		}
+	}
+	if m != &s.Ordinary.MailServer {
+		v.RelayHost = hop(s.Ordinary.SMTP)
+	}
+	return v
+}
+
+// hop turns host:port into Postfix's form of a next hop without MX lookup.
+func hop(addr string) string {
+	i := strings.LastIndexByte(addr, ':')
+	return "[" + addr[:i] + "]" + addr[i:]
+}
+
+// render executes a template.
+func render(name string, view any) ([]byte, error) {
+	var b strings.Builder
+	err := templates.ExecuteTemplate(&b, name, view)
+	return []byte(b.String()), err
+}
+
+func (s *Stage) writePostfix(m *MailServer, plain bool) error {
+	dir := filepath.Dir(m.PostfixDir)
+	for _, d := range []string{dir, m.PostfixDir, filepath.Join(dir, "queue"), filepath.Join(dir, "data")} {
+		if err := makeDir(d, 0o755); err != nil {
+			return err
+		}
+	}
+	postfix, err := lookupUser("postfix")
+	if err != nil {
+		return err
+	}
+	if err := os.Chown(filepath.Join(dir, "data"), postfix.uid, postfix.gid); err != nil {
+		return err
+	}
+	// Sockets: pecd (root) makes its own here, Postfix connects through its group.
+	sock := filepath.Join(m.Dir, "sock")
+	if err := makeDir(sock, 0o755); err != nil {
+		return err
+	}
+	view := s.postfixView(m, plain)
+	for _, name := range []string{"main.cf", "master.cf"} {
+		b, err := render(name, view)
+		if err != nil {
+			return err
+		}
+		if err := writeFile(filepath.Join(m.PostfixDir, name), b, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type account struct{ uid, gid int }
+
+func lookupUser(name string) (account, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return account{}, fmt.Errorf("%w; is the package installed? (packaging/prerequisites demo)", err)
+	}
+	uid, err1 := strconv.Atoi(u.Uid)
+	gid, err2 := strconv.Atoi(u.Gid)
+	return account{uid, gid}, errors.Join(err1, err2)
+}
+
+func (s *Stage) startPostfix(ctx context.Context, m *MailServer) error {
+	if m.postfixPID() != 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	// Without a terminal Postfix says what is wrong only in its log.
+	out := filepath.Join(m.Dir, "postfix", "start.log")
+	if err := launch(ctx, out, "postfix", "-c", m.PostfixDir, "start"); err != nil {
+		return fmt.Errorf("Postfix of %s: %w%s", m.Domain, err, tail(m.Maillog, 10))
+	}
+	for _, addr := range []string{m.SMTP, m.Reinject} {
+		if err := answers(ctx, addr, "220 mail."+m.Domain); err != nil {
+			return fmt.Errorf("Postfix of %s: %w%s", m.Domain, err, tail(m.Maillog, 10))
+		}
+	}
+	s.logf("%s: Postfix runs, pid %d", m.Domain, m.postfixPID())
+	return nil
+}
+
+func (m *MailServer) postfixPID() int {
+	return pidOf(filepath.Join(m.Dir, "postfix", "queue", "pid", "master.pid"), m.Dir)
+}
+
+func (s *Stage) stopPostfix(ctx context.Context, m *MailServer) error {
+	return terminate(ctx, "Postfix of "+m.Domain, m.postfixPID)
+}
+
+// StopPostfix stops the server's Postfix and leaves its queue.
+func (s *Stage) StopPostfix(ctx context.Context, m *MailServer) error { return s.stopPostfix(ctx, m) }
+
+// StartPostfix starts the server's Postfix again.
+func (s *Stage) StartPostfix(ctx context.Context, m *MailServer) error { return s.startPostfix(ctx, m) }
+
+// Queue returns Postfix's queue, one JSON object per message as postqueue(1)
+// documents. An empty queue has no lines.
+func (m *MailServer) Queue(ctx context.Context) ([]string, error) {
+	out, err := exec.CommandContext(ctx, "postqueue", "-c", m.PostfixDir, "-j").Output()
+	if err != nil {
+		return nil, fmt.Errorf("postqueue: %w", err)
+	}
+	return strings.FieldsFunc(string(out), func(r rune) bool { return r == '\n' }), nil
+}
+
+// Flush makes Postfix try everything in its queue now.
+func (m *MailServer) Flush(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, "postqueue", "-c", m.PostfixDir, "-f").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("postqueue -f: %w: %s", err, out)
+	}
+	return nil
+}

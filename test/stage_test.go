@@ -1,0 +1,115 @@
+package test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"pecd/packaging/demo/stage"
+)
+
+// patience bounds every wait for something that should come soon.
+const patience = 90 * time.Second
+
+// within returns a context that ends after patience.
+func within(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// newStage starts two providers and the ordinary server, and stops them when the
+// test ends. If the test failed it shows the ends of their logs.
+func newStage(t testing.TB, change ...func(*stage.Options)) *stage.Stage {
+	t.Helper()
+	o := stage.Options{Dir: t.TempDir(), PecdBinary: pecdBinary(t)}
+	for _, c := range change {
+		c(&o)
+	}
+	ctx := within(t)
+	s, err := stage.New(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			showLogs(t, s)
+		}
+		if err := s.Remove(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := s.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// showLogs prints what the servers wrote last.
+func showLogs(t testing.TB, s *stage.Stage) {
+	files := []string{s.Ordinary.Maillog}
+	for _, p := range s.Providers() {
+		files = append(files, p.Pecd.Log, p.Maillog, p.DovecotLog)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Log(err)
+			continue
+		}
+		if len(b) > 6000 {
+			b = b[len(b)-6000:]
+		}
+		t.Logf("%s:\n%s", f, b)
+	}
+}
+
+var (
+	pecd  = binary{name: "pecd"}
+	drill = binary{name: "pecd-drill", flags: []string{"-tags", "faultdrill"}}
+)
+
+// A binary is built once for this run.
+type binary struct {
+	name  string
+	flags []string
+	once  sync.Once
+	file  string
+	err   error
+}
+
+func (b *binary) build(t testing.TB) string {
+	t.Helper()
+	b.once.Do(func() {
+		b.file = filepath.Join(binaries, b.name)
+		b.err = stage.BuildPecd(context.Background(), b.file, b.flags...)
+	})
+	if b.err != nil {
+		t.Fatal(b.err)
+	}
+	return b.file
+}
+
+// pecdBinary returns the pecd to test; drillBinary one that can end itself at
+// any step.
+func pecdBinary(t testing.TB) string  { return pecd.build(t) }
+func drillBinary(t testing.TB) string { return drill.build(t) }
+
+// binaries is a folder for what the tests build.
+var binaries string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "pecd-test")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	binaries = dir
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
