@@ -3,7 +3,6 @@ package courier_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -45,6 +44,7 @@ type listener struct {
 	mu          sync.Mutex
 	taken       []received
 	connections int
+	open        int // of them, now
 	got         chan received
 }
 
@@ -60,6 +60,7 @@ func listen(t testing.TB, l *listener, addr string) *listener {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.connections++
+		l.open++
 		return &session{listener: l, conn: c}, nil
 	})
 	l.server.Domain, l.server.MaxLineLength = "mta.test", 0
@@ -115,8 +116,14 @@ type session struct {
 	received
 }
 
-func (s *session) Reset()        { s.received = received{} }
-func (s *session) Logout() error { return nil }
+func (s *session) Reset() { s.received = received{} }
+
+func (s *session) Logout() error {
+	s.listener.mu.Lock()
+	defer s.listener.mu.Unlock()
+	s.listener.open--
+	return nil
+}
 
 func (s *session) Mail(from string, o *smtp.MailOptions) error {
 	s.from, s.mail = from, *o
@@ -159,7 +166,7 @@ func (s *session) Data(r io.Reader) error {
 	return nil
 }
 
-// once returns a hook that returns err the first n times and then nil.
+// times returns a hook that returns err the first n times and then nil.
 func times(n int, err error) func(string) error {
 	var mu sync.Mutex
 	return func(string) error {
@@ -176,6 +183,11 @@ func times(n int, err error) func(string) error {
 func reply(code int, text string) error {
 	return &smtp.SMTPError{Code: code, EnhancedCode: smtp.EnhancedCode{code / 100, 0, 0}, Message: text}
 }
+
+var start = time.Now()
+
+// clock runs like the real one, but after the events of storetest.
+func clock() time.Time { return storetest.At.Add(time.Hour + time.Since(start)) }
 
 // A fixture is a store, a provider that fills it, and a courier that empties it.
 type fixture struct {
@@ -206,7 +218,7 @@ func newFixture(t *testing.T, addr string) *fixture {
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp", addr)
 		},
-		Hostname: "pecd.test", Connections: 2, Now: time.Now, Log: slog.New(slog.NewTextHandler(f.log, nil)),
+		Hostname: "pecd.test", Connections: 2, Now: clock, Log: slog.New(slog.NewTextHandler(f.log, nil)),
 		Retry: func(int) time.Duration { return 5 * time.Millisecond },
 		Observe: func(outcome string, _ time.Duration) {
 			f.mu.Lock()
@@ -255,16 +267,20 @@ func (f *fixture) halt() {
 func (f *fixture) access(size int, to ...pec.Address) (envelope, acceptance string) {
 	f.t.Helper()
 	ev := f.NewEvent(f.t, to...)
+	return f.accessOf(ev, storetest.Original(ev, size))
+}
+
+func (f *fixture) accessOf(ev pec.Event, original string) (envelope, acceptance string) {
+	f.t.Helper()
 	body, err := f.store.NewBody()
 	if err == nil {
-		_, err = io.WriteString(body, storetest.Original(ev, size))
+		_, err = io.WriteString(body, original)
 	}
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	e, a := f.Transport(f.t, ev, body), f.Acceptance(f.t, ev)
 	tx := storetest.Access(e, a)
-	// The courier's clock is the real one.
 	envelope, acceptance = storetest.Text(f.t, e.Content()), storetest.Text(f.t, a.Content())
 	if _, err = f.store.Commit(context.Background(), tx); err == nil {
 		err = body.Close()
@@ -333,5 +349,3 @@ func (l *logBuffer) has(words ...string) bool {
 	}
 	return false
 }
-
-var errCut = errors.New("cut")

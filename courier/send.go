@@ -96,12 +96,20 @@ func (s *sender) mail(m logstore.Outgoing) error {
 		Return:     smtp.DSNReturnHeaders,
 		EnvelopeID: envid(m.Envelope),
 	})
-	var reply *smtp.SMTPError
-	var network net.Error
-	if s.used && !errors.As(err, &reply) && (errors.Is(err, io.EOF) || errors.As(err, &network)) {
+	if s.used && closed(err) {
 		return fmt.Errorf("%w: %w", errStale, err)
 	}
 	return wrap("MAIL", err)
+}
+
+// closed reports whether err says that the listener has closed the connection.
+func closed(err error) bool {
+	var reply *smtp.SMTPError
+	if errors.As(err, &reply) {
+		return reply.Code == 421 // Postfix: timeout exceeded
+	}
+	var network net.Error
+	return errors.Is(err, io.EOF) || errors.As(err, &network) && !network.Timeout()
 }
 
 // envid returns the ENVID for id; none if it cannot be one: the identifier may

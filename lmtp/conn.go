@@ -66,12 +66,16 @@ func (c *conn) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	b, _ := c.r.Peek(min(c.r.Buffered(), len(p))) // no error: they are buffered
-	n := len(b)
-	if i := bytes.IndexByte(b, '\n'); i >= 0 {
-		n = i + 1
-		c.line = 0
-	} else if c.line += n; c.line > maxLine {
+	n := bytes.IndexByte(b, '\n') + 1
+	whole := n > 0
+	if !whole {
+		n = len(b)
+	}
+	if c.line += n; c.line > maxLine {
 		return 0, smtp.ErrTooLongLine
+	}
+	if whole {
+		c.line = 0
 	}
 	copy(p, b[:n])
 	_, err := c.r.Discard(n)

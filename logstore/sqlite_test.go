@@ -26,7 +26,6 @@ func TestStore(t *testing.T) {
 	}{
 		{"inline and files", 0},
 		{"only files", -1},
-		{"tiny inline limit", 100},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			storetest.Test(t, func(t *testing.T, dir string) logstore.Store {

@@ -41,11 +41,11 @@ func TestEncodeHeaderLong(t *testing.T) {
 	}
 	for _, text := range []string{
 		long(901),
-		strings.Repeat(" ", 200) + "a" + strings.Repeat(" ", 901) + "b",
-		strings.Repeat("perché così è più facile 🏛 ", 50),
-		strings.Repeat("è", 500),
-		strings.Repeat("🏛", 500),
-		strings.Repeat("\x00", 500),
+		strings.Repeat(" ", 200) + "a",
+		strings.Repeat("perché così è più facile 🏛 ", 4),
+		strings.Repeat("è", 60),
+		strings.Repeat("🏛", 40),
+		strings.Repeat("\x00", 60),
 	} {
 		for n := range 80 {
 			checkHeader(t, "Subject", "POSTA CERTIFICATA: ", long(n)+text)

@@ -234,7 +234,7 @@ func TestStructureLimits(t *testing.T) {
 func TestStructureIsLinear(t *testing.T) {
 	var deep strings.Builder
 	deep.WriteString(nested(31))
-	for deep.Len() < 8<<20 {
+	for deep.Len() < 2<<20 {
 		for i := range 31 {
 			deep.WriteString("--" + long(i+1) + "y\r\n--" + long(31-i) + " x\r\n")
 		}

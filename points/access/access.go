@@ -1,5 +1,5 @@
 // Package access is the access point (punto di accesso; RFC 6109, 2.2.1 and
-// 3.1): it decides whether a message that a user submits enters certified mail.
+// 3.1.1): it decides whether a message that a user submits enters certified mail.
 // It refuses what breaks a formal rule of RFC 6109, 3.1.1, with every reason.
 package access
 

@@ -1,5 +1,5 @@
 // Package delivery is the delivery point (punto di consegna; RFC 6109, 2.2.3 and
-// 3.3): it decides what follows from the mailbox store's answer for one
+// 3.3.2): it decides what follows from the mailbox store's answer for one
 // recipient of a transport envelope.
 package delivery
 

@@ -1,0 +1,743 @@
+package courier_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"pecd/courier"
+	"pecd/logstore"
+	"pecd/logstore/storetest"
+	"pecd/pec"
+	"pecd/pec/message"
+)
+
+func TestSends(t *testing.T) {
+	l := listen(t, &listener{}, "")
+	f := newFixture(t, l.addr)
+	f.run(f.store)
+	const n = 20
+	want := map[string]bool{}
+	for i := range n {
+		e, a := f.access([]int{500, 200_000}[i%2], "bob@beta.example", "bruna@beta.example")
+		want[e], want[a] = true, true
+	}
+	for range 2 * n {
+		r := l.next()
+		if !want[r.text] {
+			t.Errorf("a message differs from what was signed, or came twice")
+		}
+		delete(want, r.text)
+		if r.mail.Return != smtp.DSNReturnHeaders || r.mail.Size != int64(len(r.text)) || r.mail.UTF8 || r.mail.Body != smtp.Body8BitMIME {
+			t.Errorf("MAIL options %+v of %d octets", r.mail, len(r.text))
+		}
+		if !strings.HasSuffix(r.mail.EnvelopeID, "@alfa.example") || !strings.Contains(r.text, r.mail.EnvelopeID) {
+			t.Errorf("ENVID %q", r.mail.EnvelopeID)
+		}
+		for _, o := range r.rcpt {
+			if !reflect.DeepEqual(o.Notify, []smtp.DSNNotify{smtp.DSNNotifyFailure}) {
+				t.Errorf("NOTIFY=%v", o.Notify)
+			}
+		}
+		switch r.from {
+		case "alice@alfa.example":
+			if !slices.Equal(r.to, []string{"bob@beta.example", "bruna@beta.example"}) {
+				t.Errorf("envelope to %v", r.to)
+			}
+		case "posta-certificata@alfa.example":
+			if !slices.Equal(r.to, []string{"alice@alfa.example"}) {
+				t.Errorf("acceptance to %v", r.to)
+			}
+		default:
+			t.Errorf("from %q", r.from)
+		}
+	}
+	f.empty()
+	f.halt()
+	if messages, connections := l.count(); messages != 2*n || connections > f.o.Connections {
+		t.Errorf("%d messages over %d connections, want %d over %d at most", messages, connections, 2*n, f.o.Connections)
+	}
+	if len(f.outcomes) != 2*n || slices.ContainsFunc(f.outcomes, func(o string) bool { return o != courier.OutcomeTaken }) {
+		t.Errorf("outcomes %v", f.outcomes)
+	}
+	if strings.Contains(f.log.String(), "level=ERROR") {
+		t.Errorf("errors in the log:\n%s", f.log)
+	}
+}
+
+func TestSteps(t *testing.T) {
+	l := listen(t, &listener{}, "")
+	f := newFixture(t, l.addr)
+	f.o.Connections = 1
+	var mu sync.Mutex
+	var steps []string
+	f.o.AtStep = func(s string) {
+		mu.Lock()
+		defer mu.Unlock()
+		steps = append(steps, s)
+	}
+	f.access(500, "bob@beta.example")
+	f.run(f.store)
+	f.empty()
+	f.halt()
+	message := []string{courier.StepBegun, courier.StepSent, courier.StepReplied, courier.StepTaken}
+	if want := slices.Concat([]string{courier.StepConnected}, message, message); !slices.Equal(steps, want) {
+		t.Errorf("steps %v, want %v", steps, want)
+	}
+}
+
+// The listener is not there yet.
+func TestUnreachable(t *testing.T) {
+	hole, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := hole.Addr().String()
+	if err := hole.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture(t, addr)
+	f.access(500, "bob@beta.example")
+	f.run(f.store)
+	f.until("a failed connection", func() bool { return f.observed(courier.OutcomeUnreachable) })
+	out, err := f.store.Outgoing(context.Background(), clock(), 10, nil)
+	if err != nil || len(out) != 2 || out[0].Attempts != 0 {
+		t.Errorf("outbox %+v, %v; want two messages without attempts", out, err)
+	}
+	l := listen(t, &listener{}, addr)
+	l.next()
+	l.next()
+	f.empty()
+}
+
+// A refusal, for now or for good and at whatever stage, means a later attempt.
+func TestRefused(t *testing.T) {
+	for _, code := range []int{421, 451, 550} {
+		for _, stage := range []string{"MAIL", "RCPT", "DATA", "end of message"} {
+			t.Run(fmt.Sprint(stage, code), func(t *testing.T) {
+				t.Parallel()
+				hook := times(3, reply(code, "no room on the moon"))
+				l := &listener{}
+				switch stage {
+				case "MAIL":
+					l.onMail = hook
+				case "RCPT":
+					l.onRcpt = hook
+				case "DATA":
+					l.onData = func(*session, io.Reader) error { return hook("") }
+				default:
+					l.afterAll = func(*session) error { return hook("") }
+				}
+				listen(t, l, "")
+				f := newFixture(t, l.addr)
+				e, a := f.access(100_000, "bob@beta.example")
+				f.run(f.store)
+				got := []string{l.next().text, l.next().text}
+				if !slices.Contains(got, e) || !slices.Contains(got, a) {
+					t.Error("the messages differ from what was signed")
+				}
+				f.empty()
+				f.halt()
+				if messages, _ := l.count(); messages != 2 {
+					t.Errorf("%d messages taken, want 2", messages)
+				}
+				if !f.observed(courier.OutcomeRefused) && code != 421 {
+					t.Errorf("outcomes %v", f.outcomes)
+				}
+				if loud := f.log.has("level=ERROR", "misconfigured", "no room on the moon"); loud != (code >= 500) {
+					t.Errorf("%d: loud %t; log:\n%s", code, loud, f.log)
+				}
+			})
+		}
+	}
+}
+
+// A connection that breaks after the final dot leaves open whether the message
+// was taken: it is sent again.
+func TestReplyLost(t *testing.T) {
+	var cuts atomic.Int32
+	l := listen(t, &listener{afterAll: func(s *session) error {
+		if cuts.Add(1) <= 2 {
+			return s.conn.Conn().Close()
+		}
+		return nil
+	}}, "")
+	f := newFixture(t, l.addr)
+	f.access(100_000, "bob@beta.example")
+	f.run(f.store)
+	seen := map[string]int{}
+	for range 4 {
+		seen[l.next().text]++
+	}
+	f.empty()
+	f.halt()
+	if len(seen) != 2 {
+		t.Errorf("%d different messages, want 2", len(seen))
+	}
+	if !f.log.has("level=WARN", "second time") {
+		t.Errorf("nothing said about a duplicate:\n%s", f.log)
+	}
+}
+
+func TestBrokenOff(t *testing.T) {
+	var cuts atomic.Int32
+	l := listen(t, &listener{onData: func(s *session, r io.Reader) error {
+		if cuts.Add(1) <= 2 {
+			if _, err := io.CopyN(io.Discard, r, 1000); err != nil {
+				return err
+			}
+			return s.conn.Conn().Close()
+		}
+		return nil
+	}}, "")
+	f := newFixture(t, l.addr)
+	e, _ := f.access(10_000_000, "bob@beta.example")
+	f.run(f.store)
+	f.empty()
+	f.halt()
+	whole := false
+	for _, r := range l.taken {
+		whole = whole || r.text == e
+	}
+	if !whole || !f.observed(courier.OutcomeFailed) {
+		t.Errorf("the envelope did not arrive whole after it was broken off; outcomes %v", f.outcomes)
+	}
+}
+
+// Recipients that are refused stay, the others are done.
+func TestSomeRecipients(t *testing.T) {
+	refuse := times(2, reply(452, "too many recipients"))
+	l := listen(t, &listener{onRcpt: func(to string) error {
+		if to == "bruna@beta.example" {
+			return refuse(to)
+		}
+		return nil
+	}}, "")
+	f := newFixture(t, l.addr)
+	f.access(500, "bob@beta.example", "bruna@beta.example", "carla@beta.example")
+	f.run(f.store)
+	f.empty()
+	f.halt()
+	var got [][]string
+	for _, r := range l.taken {
+		if r.from == "alice@alfa.example" {
+			got = append(got, r.to)
+		}
+	}
+	want := [][]string{{"bob@beta.example", "carla@beta.example"}, {"bruna@beta.example"}}
+	if !reflect.DeepEqual(got, want) || !f.observed(courier.OutcomePartial) {
+		t.Errorf("sent to %v, want %v; outcomes %v", got, want, f.outcomes)
+	}
+}
+
+// What is being sent when Run is to end is finished.
+func TestDrains(t *testing.T) {
+	arrived, goOn := make(chan bool, 10), make(chan bool)
+	l := listen(t, &listener{afterAll: func(*session) error { arrived <- true; <-goOn; return nil }}, "")
+	f := newFixture(t, l.addr)
+	f.o.Connections = 1
+	f.access(500, "bob@beta.example")
+	f.run(f.store)
+	<-arrived
+	halted := make(chan bool)
+	go func() { f.halt(); close(halted) }()
+	goOn <- true
+	<-halted
+	if s := f.stats(); s.Outbox != 1 {
+		t.Errorf("%d messages are left, want the one that was not begun", s.Outbox)
+	}
+	if messages, _ := l.count(); messages != 1 {
+		t.Errorf("%d messages were sent, want 1", messages)
+	}
+}
+
+// What is not finished in time is cut off, and sent by the next Run.
+func TestCutOff(t *testing.T) {
+	arrived, goOn := make(chan bool, 10), make(chan bool)
+	l := listen(t, &listener{onData: func(s *session, r io.Reader) error {
+		arrived <- true
+		<-goOn
+		return nil
+	}}, "")
+	f := newFixture(t, l.addr)
+	f.o.Connections, f.o.Drain = 1, 20*time.Millisecond
+	e, a := f.access(30_000_000, "bob@beta.example") // more than the sockets hold
+	f.run(f.store)
+	<-arrived
+	if f.stats().Outbox == 2 { // the acceptance goes first
+		goOn <- true
+		f.until("the acceptance", func() bool { return f.stats().Outbox == 1 })
+		<-arrived
+	}
+	f.halt()
+	close(goOn)
+	if s := f.stats(); s.Outbox != 1 {
+		t.Errorf("%d messages are left, want 1", s.Outbox)
+	}
+	if messages, _ := l.count(); messages != 1 {
+		t.Errorf("%d messages were taken, want 1", messages)
+	}
+
+	if err := f.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f.open()
+	f.run(f.store)
+	f.empty()
+	f.halt()
+	if messages, _ := l.count(); messages != 2 || l.taken[0].text != a || l.taken[1].text != e {
+		t.Errorf("%d messages were taken in the end, or they differ", messages)
+	}
+}
+
+// A message that was put off before a restart is sent when it is due, without
+// being woken.
+func TestPutOffBeforeRestart(t *testing.T) {
+	l := listen(t, &listener{}, "")
+	f := newFixture(t, l.addr)
+	f.access(500, "bob@beta.example")
+	out, err := f.store.Outgoing(context.Background(), clock(), 10, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	due := clock().Add(300 * time.Millisecond)
+	for _, m := range out {
+		if err := f.store.Postpone(context.Background(), m.ID, due, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-f.store.Wake()
+	f.run(f.store)
+	l.next()
+	l.next()
+	if now := clock(); now.Before(due) {
+		t.Errorf("sent %v too early", due.Sub(now))
+	}
+	f.empty()
+}
+
+// The listener closes connections that are idle; that is no failure.
+func TestIdleClosed(t *testing.T) {
+	server := smtp.NewServer(nil)
+	server.ReadTimeout = 30 * time.Millisecond
+	l := listen(t, &listener{server: server}, "")
+	f := newFixture(t, l.addr)
+	f.o.Connections = 1
+	f.run(f.store)
+	for range 3 {
+		f.access(500, "bob@beta.example")
+		f.empty()
+		time.Sleep(2 * server.ReadTimeout) // until the listener has had enough
+	}
+	f.halt()
+	if slices.ContainsFunc(f.outcomes, func(o string) bool { return o != courier.OutcomeTaken }) {
+		t.Errorf("outcomes %v", f.outcomes)
+	}
+	if _, connections := l.count(); connections < 2 {
+		t.Errorf("%d connections: none was closed", connections)
+	}
+}
+
+// The courier hangs up when there is nothing to do.
+func TestHangsUp(t *testing.T) {
+	l := listen(t, &listener{}, "")
+	f := newFixture(t, l.addr)
+	f.o.Connections, f.o.Idle = 1, time.Millisecond
+	f.run(f.store)
+	for range 2 {
+		f.access(500, "bob@beta.example")
+		f.empty()
+		f.until("the end of the connection", func() bool {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return l.open == 0
+		})
+	}
+}
+
+// A hiding connection does not let the client see extensions.
+type hiding struct {
+	net.Conn
+	names []string
+}
+
+func (c hiding) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	for _, name := range c.names {
+		copy(p, bytes.ReplaceAll(p[:n], []byte(name), []byte("X"+name[1:])))
+	}
+	return n, err
+}
+
+func (f *fixture) hide(names ...string) {
+	dial := f.o.Dial
+	f.o.Dial = func(ctx context.Context) (net.Conn, error) {
+		c, err := dial(ctx)
+		return hiding{c, names}, err
+	}
+}
+
+func TestNo8BitMIME(t *testing.T) {
+	l := listen(t, &listener{}, "")
+	f := newFixture(t, l.addr)
+	f.hide("8BITMIME")
+	ev := f.NewEvent(t, "bob@beta.example")
+	e, a := f.accessOf(ev, storetest.Original(ev, 500)+"perché sì\r\n")
+	f.run(f.store)
+	if got := l.next().text; got != a {
+		t.Error("the 7-bit message does not come first")
+	}
+	f.until("several attempts", func() bool {
+		out, err := f.store.Outgoing(context.Background(), clock().Add(time.Hour), 10, nil)
+		return err == nil && len(out) == 1 && out[0].Attempts > 3
+	})
+	f.halt()
+	if messages, _ := l.count(); messages != 1 {
+		t.Errorf("%d messages were sent: an 8-bit message among them", messages)
+	}
+	if n := strings.Count(f.log.String(), "8-bit messages wait"); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+	f.o.Dial = newFixture(t, l.addr).o.Dial
+	f.run(f.store)
+	if got := l.next().text; got != e {
+		t.Error("the 8-bit message differs")
+	}
+	f.empty()
+}
+
+func TestNoDSN(t *testing.T) {
+	l := listen(t, &listener{}, "")
+	f := newFixture(t, l.addr)
+	f.hide("DSN")
+	f.access(500, "bob@beta.example")
+	f.access(500, "bob@beta.example")
+	f.run(f.store)
+	for range 4 {
+		if r := l.next(); r.mail.EnvelopeID != "" || r.mail.Return != "" || r.rcpt[0].Notify != nil {
+			t.Errorf("DSN parameters for a listener without DSN: %+v %+v", r.mail, r.rcpt)
+		}
+	}
+	f.empty()
+	f.halt()
+	if n := strings.Count(f.log.String(), "does not offer DSN"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, f.log)
+	}
+}
+
+// A store that does not hear for a while.
+type deaf struct {
+	logstore.Store
+	taken, postponed, outgoing atomic.Int32 // how often it will not hear
+}
+
+var errDeaf = fmt.Errorf("%w: deaf", logstore.ErrUnavailable)
+
+func (d *deaf) Taken(ctx context.Context, id int64, by []pec.Address) error {
+	if d.taken.Add(-1) >= 0 {
+		return errDeaf
+	}
+	return d.Store.Taken(ctx, id, by)
+}
+
+func (d *deaf) Postpone(ctx context.Context, id int64, next time.Time, why string) error {
+	if d.postponed.Add(-1) >= 0 {
+		return errDeaf
+	}
+	return d.Store.Postpone(ctx, id, next, why)
+}
+
+func (d *deaf) Outgoing(ctx context.Context, now time.Time, limit int, except []int64) ([]logstore.Outgoing, error) {
+	if d.outgoing.Add(-1) >= 0 {
+		return nil, errDeaf
+	}
+	return d.Store.Outgoing(ctx, now, limit, except)
+}
+
+// A message that the MTA has is not sent again while the store cannot note it.
+func TestTakenFails(t *testing.T) {
+	l := listen(t, &listener{}, "")
+	f := newFixture(t, l.addr)
+	store := &deaf{Store: f.store}
+	store.taken.Store(10)
+	f.access(500, "bob@beta.example")
+	f.run(store)
+	f.empty()
+	f.halt()
+	if messages, _ := l.count(); messages != 2 {
+		t.Errorf("%d messages were sent, want 2", messages)
+	}
+	if !f.log.has("level=ERROR", "cannot note it") {
+		t.Errorf("nothing said:\n%s", f.log)
+	}
+}
+
+func TestTakenFailsUntilTheEnd(t *testing.T) {
+	l := listen(t, &listener{}, "")
+	f := newFixture(t, l.addr)
+	f.o.Drain = 20 * time.Millisecond
+	store := &deaf{Store: f.store}
+	store.taken.Store(1 << 30)
+	f.access(500, "bob@beta.example")
+	f.run(store)
+	l.next()
+	l.next()
+	f.halt()
+	if s := f.stats(); s.Outbox != 2 {
+		t.Errorf("%d messages in the outbox, want 2", s.Outbox)
+	}
+	if messages, _ := l.count(); messages != 2 {
+		t.Errorf("%d messages were sent, want 2", messages)
+	}
+}
+
+// A failed attempt that the store cannot note is not followed by the next at
+// once.
+func TestPostponeFails(t *testing.T) {
+	hook := times(3, reply(451, "later"))
+	l := listen(t, &listener{onMail: hook}, "")
+	f := newFixture(t, l.addr)
+	f.o.Connections = 1
+	const pause = 100 * time.Millisecond
+	f.o.Retry = func(int) time.Duration { return pause }
+	store := &deaf{Store: f.store}
+	store.postponed.Store(1 << 30)
+	act := storetest.ActOf(f.Acceptance(t, f.NewEvent(t, "bob@beta.example")))
+	if _, err := f.store.Commit(context.Background(), logstore.Tx{At: storetest.At, Acts: []logstore.Act{act}}); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	f.run(store)
+	l.next()
+	f.empty()
+	if d := time.Since(begin); d < 3*pause {
+		t.Errorf("four attempts within %v", d)
+	}
+}
+
+func TestOutboxUnreadable(t *testing.T) {
+	l := listen(t, &listener{}, "")
+	f := newFixture(t, l.addr)
+	store := &deaf{Store: f.store}
+	store.outgoing.Store(4)
+	f.access(500, "bob@beta.example")
+	f.run(store)
+	l.next()
+	l.next()
+	f.empty()
+	f.halt()
+	if !f.log.has("level=ERROR", "outbox cannot be read") {
+		t.Errorf("nothing said:\n%s", f.log)
+	}
+}
+
+// A list is a store whose outbox is made by hand.
+type list struct {
+	logstore.Store
+	mu   sync.Mutex
+	out  []logstore.Outgoing
+	wake chan struct{}
+}
+
+func (l *list) Outgoing(_ context.Context, now time.Time, limit int, except []int64) ([]logstore.Outgoing, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []logstore.Outgoing
+	for _, m := range l.out {
+		if !m.Due.After(now) && !slices.Contains(except, m.ID) && len(out) < limit {
+			out = append(out, m)
+		}
+	}
+	return out, nil
+}
+
+func (l *list) Taken(_ context.Context, id int64, _ []pec.Address) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.out = slices.DeleteFunc(l.out, func(m logstore.Outgoing) bool { return m.ID == id })
+	return nil
+}
+
+func (l *list) Postpone(_ context.Context, id int64, next time.Time, _ string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.out {
+		if l.out[i].ID == id {
+			l.out[i].Due, l.out[i].Attempts = next, l.out[i].Attempts+1
+		}
+	}
+	return nil
+}
+
+func (l *list) Wake() <-chan struct{} { return l.wake }
+
+func (l *list) attempts(id int64) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, m := range l.out {
+		if m.ID == id {
+			return m.Attempts
+		}
+	}
+	return -1
+}
+
+func TestAddresses(t *testing.T) {
+	l := listen(t, &listener{}, "")
+	f := newFixture(t, l.addr)
+	text := message.Text([]byte("Subject: x\r\n\r\ny\r\n"))
+	long := pec.Identifier(strings.Repeat("x", 101))
+	for _, c := range []struct {
+		from, to pec.Address
+		envelope pec.Identifier
+		sent     bool
+		utf8     bool
+		envid    string
+	}{
+		{from: "a@b.example", to: "c@d.example", envelope: "1@b.example", sent: true, envid: "1@b.example"},
+		{from: "", to: "c@d.example", envelope: "a+b=c@b.example", sent: true, envid: "a+b=c@b.example"},
+		{from: "a@b.example", to: "cà@d.example", envelope: "1@b.example", sent: true, utf8: true, envid: "1@b.example"},
+		{from: "à@b.example", to: "c@d.example", envelope: "è@b.example", sent: true, utf8: true},
+		{from: "a@b.example", to: `"x > y\" z"@d.example`, envelope: long, sent: true},
+		{from: "a@b.example", to: "c@d.example", envelope: "a b@b.example", sent: true},
+		{from: "a@b.example> SIZE=1", to: "c@d.example"},
+		{from: "a@b.example", to: "c@d.example>\r\nRCPT TO:<e@f.example"},
+		{from: "a@b.example", to: `"c@d.example`},
+		{from: "a@b.example", to: `"c\`},
+		{from: "a@b.example", to: "c d@e.example"},
+		{from: "a@b.example", to: "c\x7f@e.example"},
+	} {
+		store := &list{wake: make(chan struct{}), out: []logstore.Outgoing{{
+			ID: 1, From: c.from, To: []pec.Address{c.to}, Envelope: c.envelope, Content: text,
+		}}}
+		f.run(store)
+		if !c.sent {
+			f.until("several attempts", func() bool { return store.attempts(1) > 1 })
+			f.halt()
+			continue
+		}
+		r := l.next()
+		f.until("the note", func() bool { return store.attempts(1) == -1 })
+		f.halt()
+		if r.from != string(c.from) || r.mail.UTF8 != c.utf8 || r.mail.EnvelopeID != c.envid {
+			t.Errorf("%+v is sent as %+v", c, r)
+		}
+	}
+	if messages, _ := l.count(); messages != 6 {
+		t.Errorf("%d messages were sent, want 6", messages)
+	}
+}
+
+// A generated source takes no memory.
+type generated int64
+
+func (g generated) Size() int64 { return int64(g) }
+
+func (g generated) ReadAt(p []byte, off int64) (int, error) {
+	const line = "Una riga lunga quanto basta.\r\n.e un punto\r\n"
+	for i := range p {
+		p[i] = line[(off+int64(i))%int64(len(line))]
+	}
+	return len(p), nil
+}
+
+// A large message passes in bounded memory.
+func TestLargeMessage(t *testing.T) {
+	const size = 43 * 2_000_000 // whole lines, 86 MB
+	var sum atomic.Int64
+	l := listen(t, &listener{onData: func(_ *session, r io.Reader) error {
+		n, err := io.Copy(io.Discard, r)
+		sum.Add(n)
+		return err
+	}}, "")
+	f := newFixture(t, l.addr)
+	store := &list{wake: make(chan struct{}), out: []logstore.Outgoing{{
+		ID: 1, From: "a@b.example", To: []pec.Address{"c@d.example"},
+		Content: message.Section(generated(size), message.Range{Len: size}),
+	}}}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f.run(store)
+	f.until("the message", func() bool { return store.attempts(1) == -1 })
+	f.halt()
+	runtime.ReadMemStats(&after)
+	if sum.Load() != size {
+		t.Errorf("%d octets arrived of %d", sum.Load(), size)
+	}
+	if n := after.TotalAlloc - before.TotalAlloc; n > 4<<20 {
+		t.Errorf("%d octets were allocated for %d", n, size)
+	}
+}
+
+// A message whose body cannot be read is not sent by half.
+func TestUnreadableBody(t *testing.T) {
+	l := listen(t, &listener{}, "")
+	f := newFixture(t, l.addr)
+	f.o.Connections = 1
+	fine := message.Text([]byte("Subject: fine\r\n\r\n"))
+	store := &list{wake: make(chan struct{}), out: []logstore.Outgoing{
+		{ID: 1, From: "a@b.example", To: []pec.Address{"c@d.example"}, Content: append(fine[:1:1],
+			message.Piece{Source: unreadable{}, Range: message.Range{Len: 100}})},
+		{ID: 2, From: "a@b.example", To: []pec.Address{"c@d.example"}, Content: fine},
+	}}
+	f.run(store)
+	l.next()
+	f.until("several attempts", func() bool { return store.attempts(1) > 2 })
+	f.halt()
+	if messages, _ := l.count(); messages != 1 {
+		t.Errorf("%d messages were taken, want only the readable one", messages)
+	}
+}
+
+type unreadable struct{}
+
+func (unreadable) Size() int64                       { return 100 }
+func (unreadable) ReadAt([]byte, int64) (int, error) { return 0, errors.New("a bad sector") }
+
+func BenchmarkSend(b *testing.B) {
+	for _, size := range []int{4 << 10, 1 << 20} {
+		b.Run(fmt.Sprintf("%dKB", size>>10), func(b *testing.B) {
+			l := listen(b, &listener{onData: func(_ *session, r io.Reader) error {
+				_, err := io.Copy(io.Discard, r)
+				return err
+			}}, "")
+			store := &list{wake: make(chan struct{})}
+			for i := range b.N {
+				store.out = append(store.out, logstore.Outgoing{ID: int64(i), From: "a@b.example", To: []pec.Address{"c@d.example"},
+					Content: message.Section(generated(size), message.Range{Len: int64(size)})})
+			}
+			done := make(chan struct{}, b.N)
+			c := courier.New(store, courier.Options{
+				Dial:     func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "tcp", l.addr) },
+				Hostname: "pecd.test", Now: clock, Observe: func(string, time.Duration) { done <- struct{}{} },
+			})
+			ctx, cancel := context.WithCancel(context.Background())
+			ended := make(chan error)
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			b.ResetTimer()
+			go func() { ended <- c.Run(ctx) }()
+			for range b.N {
+				<-done
+			}
+			b.StopTimer()
+			cancel()
+			if err := <-ended; err != nil {
+				b.Error(err)
+			}
+		})
+	}
+}

@@ -1,0 +1,501 @@
+package lmtp_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"pecd/lmtp"
+)
+
+func TestExtensions(t *testing.T) {
+	s := start(t, lmtp.Options{Backend: newRecorder(), Domain: "mx.beta.example", MaxMessage: 1000})
+	c := s.raw(t)
+	if got := c.expect("220"); !strings.Contains(got, "mx.beta.example LMTP") {
+		t.Errorf("greeting %q", got)
+	}
+	got := c.cmd("LHLO mx", "250")
+	for _, want := range []string{"PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8", "DSN", "SIZE 1000"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %s in %q", want, got)
+		}
+	}
+	if strings.Contains(got, "CHUNKING") {
+		t.Errorf("BDAT is announced, but refused: %q", got)
+	}
+	c.cmd("EHLO mx", "500")
+}
+
+func TestEnvelope(t *testing.T) {
+	r := newRecorder()
+	c := start(t, lmtp.Options{Backend: r}).dial(t)
+	c.cmd("MAIL FROM:<alice@alfa.example> SIZE=10 BODY=8BITMIME RET=HDRS ENVID=PEC+2B123 SMTPUTF8", "250")
+	c.cmd("RCPT TO:<bob@beta.example> NOTIFY=FAILURE ORCPT=rfc822;b+2Bob@beta.example", "250")
+	c.cmd("RCPT TO:<bruna@beta.example>", "250")
+	c.cmd("RCPT TO:<perché@beta.example>", "250")
+	c.cmd(`RCPT TO:<"a \"b>c"@beta.example>`, "250")
+	c.cmd("DATA", "354")
+	c.send("Subject: x\r\n\r\n.\r\n")
+	for range 4 {
+		c.expect("250 2.0.0 <")
+	}
+	got := r.next(t)
+	want := lmtp.Envelope{
+		Sender:             "alice@alfa.example",
+		Recipients:         []string{"bob@beta.example", "bruna@beta.example", "perché@beta.example", `"a \"b>c"@beta.example`},
+		ClientAddr:         c.LocalAddr().String(),
+		EnvelopeID:         "PEC+123",
+		OriginalRecipients: []string{"b+ob@beta.example", "", "", ""},
+		UTF8:               true,
+	}
+	if !reflect.DeepEqual(got.env, want) {
+		t.Errorf("envelope %+v\nwant     %+v", got.env, want)
+	}
+	c.cmd("MAIL FROM:<>", "250") // nothing of the first may be left
+	c.cmd("RCPT TO:<bob@beta.example>", "250")
+	c.cmd("DATA", "354")
+	c.send(".\r\n")
+	c.expect("250")
+	want = lmtp.Envelope{Recipients: []string{"bob@beta.example"}, ClientAddr: want.ClientAddr, OriginalRecipients: []string{""}}
+	if got := r.next(t); !reflect.DeepEqual(got.env, want) || got.content.Len() != 0 {
+		t.Errorf("envelope %+v, content %q", got.env, got.content.String())
+	}
+}
+
+func TestBadAddresses(t *testing.T) {
+	r := newRecorder()
+	c := start(t, lmtp.Options{Backend: r}).dial(t)
+	for _, from := range []string{`"a@b"@c`, "a@b@c", "a@b\rc", "a@b<c"} {
+		c.cmd("MAIL FROM:<"+from+">", "501 5.1.7")
+	}
+	c.cmd("MAIL FROM:<a@b>", "250")
+	for _, to := range []string{`"a@b"@c`, "a@b@c", "a@b\x01c", `a@b"c`, "a@b,c"} {
+		c.cmd("RCPT TO:<"+to+">", "553 5.1.3")
+	}
+	c.cmd("DATA", "502") // no recipients
+	r.none(t)
+}
+
+func TestStatuses(t *testing.T) {
+	r := newRecorder()
+	statuses := []lmtp.Status{
+		{Code: 250, Enhanced: [3]int{2, 1, 5}, Text: "Delivered"},
+		{Code: 550, Enhanced: [3]int{5, 1, 1}, Text: "No such\r\n250 user"},
+		{Code: 451, Enhanced: [3]int{5, 1, 1}, Text: "wrong class"},
+		{},
+		{Code: 200 + 99, Text: "perché"},
+		{Code: 354},
+		{Code: 550, Enhanced: [3]int{5, 1, 1}, Text: strings.Repeat("x", 1000)},
+		{Code: 250, Text: "second time"},
+	}
+	r.end = func(context.Context, *record) []lmtp.Status { return statuses }
+	s := start(t, lmtp.Options{Backend: r})
+	c := s.dial(t)
+	c.envelope("a@x", "b@x", "c@x", "d@x", "e@x", "f@x", "g@x", "a@x")
+	c.send(".\r\n")
+	for i, want := range []string{
+		"250 2.1.5 <a@x> Delivered",
+		"550 5.1.1 <b@x> No such  250 user",
+		"451 4.0.0 <c@x> wrong class",
+		"451 4.3.0 <d@x> Temporary failure, try again later",
+		"299 2.0.0 <e@x> perch?",
+		"451 4.3.0 <f@x> Temporary failure, try again later",
+		"550 5.1.1 <g@x> " + strings.Repeat("x", 400),
+		"250 2.0.0 <a@x> second time",
+	} {
+		if got := c.reply(); got != want {
+			t.Errorf("recipient %d: %q, want %q", i, got, want)
+		}
+	}
+	if s.log.count("delivered") != 3 || s.log.count("refused") != 2 || s.log.count("deferred") != 3 {
+		t.Errorf("observed %v", s.log.events)
+	}
+}
+
+func TestBackendFails(t *testing.T) {
+	fail := errors.New("secret: disk full")
+	for name, test := range map[string]struct {
+		set    func(*recorder)
+		ended  bool // the backend sees the message end
+		panics bool
+		ends   int
+	}{
+		"begin":        {func(r *recorder) { r.begin = func(lmtp.Envelope) error { return fail } }, false, false, 0},
+		"begin panics": {func(r *recorder) { r.begin = func(lmtp.Envelope) error { panic("secret") } }, false, true, 0},
+		"write":        {func(r *recorder) { r.write = func([]byte) error { return fail } }, true, false, 0},
+		"write panics": {func(r *recorder) { r.write = func([]byte) error { panic("secret") } }, true, true, 0},
+		"end panics": {func(r *recorder) {
+			r.end = func(context.Context, *record) []lmtp.Status { panic("secret") }
+		}, false, true, 0},
+		"too few statuses": {func(r *recorder) {
+			r.end = func(context.Context, *record) []lmtp.Status { return []lmtp.Status{{Code: 250}} }
+		}, true, false, 1},
+		"too many statuses": {func(r *recorder) {
+			r.end = func(context.Context, *record) []lmtp.Status { return make([]lmtp.Status, 3) }
+		}, true, false, 1},
+		"abort panics too": {func(r *recorder) {
+			r.write = func([]byte) error { return fail }
+			r.abort = func() { panic("secret") }
+		}, true, true, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRecorder()
+			test.set(r)
+			s := start(t, lmtp.Options{Backend: r})
+			c := s.dial(t)
+			c.envelope("bob@x", "bruna@x")
+			c.send("Subject: x\r\n\r\n" + strings.Repeat("line\r\n", 100_000) + ".\r\n")
+			for range 2 {
+				if got := c.expect("451 4.3.0 <b"); strings.Contains(got, "secret") {
+					t.Errorf("the reply says too much: %q", got)
+				}
+			}
+			if test.ended {
+				if m := r.next(t); m.aborts != 1-test.ends || m.ends != test.ends || m.afterwards != 0 {
+					t.Errorf("aborted %d times, ended %d times, %d writes afterwards", m.aborts, m.ends, m.afterwards)
+				}
+			} else if strings.HasPrefix(name, "end") {
+				if m := r.next(t); m.aborts != 1 || m.ends != 1 {
+					t.Errorf("aborted %d times, ended %d times", m.aborts, m.ends)
+				}
+			}
+			if panicked := s.log.count(lmtp.EventPanic) > 0; panicked != test.panics {
+				t.Errorf("panic observed: %v", panicked)
+			}
+			r.begin, r.write, r.end, r.abort = nil, nil, nil, nil
+			c.envelope("bob@x")
+			c.send("x\r\n.\r\n")
+			c.expect("250")
+			if m := r.next(t); m.ends != 1 || m.aborts != 0 {
+				t.Error("the next message did not end")
+			}
+			r.none(t)
+		})
+	}
+}
+
+type emptyBackend struct{}
+
+func (emptyBackend) Begin(context.Context, lmtp.Envelope) (lmtp.Message, error) { return nil, nil }
+
+func TestNoMessage(t *testing.T) {
+	c := start(t, lmtp.Options{Backend: emptyBackend{}}).dial(t)
+	c.envelope("bob@x")
+	c.send(".\r\n")
+	c.expect("451")
+}
+
+// contents are byte sequences after DATA and what they mean.
+var contents = map[string][2]string{
+	"empty":             {"", ""},
+	"plain":             {"A: b\r\n\r\nbody\r\n", "A: b\r\n\r\nbody\r\n"},
+	"dots":              {"..\r\n..a\r\n...\r\na.\r\n..\r\n", ".\r\n.a\r\n..\r\na.\r\n.\r\n"},
+	"unstuffed dot":     {".a\r\n", "a\r\n"},
+	"dot and CR":        {".\rx\r\n", "\rx\r\n"},
+	"bare LF":           {"a\n.\nb\n\r\n", "a\n.\nb\n\r\n"},
+	"bare CR":           {"a\r.\rb\r\r\n", "a\r.\rb\r\r\n"},
+	"smuggled end":      {"a\n.\r\nMAIL FROM:<x@y>\r\n", "a\n.\r\nMAIL FROM:<x@y>\r\n"},
+	"smuggled end 2":    {"a\r.\r\nMAIL FROM:<x@y>\r\n", "a\r.\r\nMAIL FROM:<x@y>\r\n"},
+	"smuggled end 3":    {"a\r\n.\nMAIL FROM:<x@y>\r\n", "a\r\n\nMAIL FROM:<x@y>\r\n"},
+	"8-bit, NUL":        {"\xff\x00\xe8\r\n", "\xff\x00\xe8\r\n"},
+	"998":               {strings.Repeat("x", 998) + "\r\n", strings.Repeat("x", 998) + "\r\n"},
+	"long line":         {strings.Repeat("x", 300_000) + "\r\n", strings.Repeat("x", 300_000) + "\r\n"},
+	"empty lines":       {"\r\n\r\n\r\n", "\r\n\r\n\r\n"},
+	"many lines of dot": {strings.Repeat("..\r\n", 50_000), strings.Repeat(".\r\n", 50_000)},
+}
+
+func TestContent(t *testing.T) {
+	r := newRecorder()
+	s := start(t, lmtp.Options{Backend: r})
+	for _, pieces := range []int{1 << 20, 1, 3, 4096} {
+		for name, content := range contents {
+			if pieces < 10 && len(content[0]) > 1000 {
+				continue // one system call per octet
+			}
+			t.Run(fmt.Sprint(name, pieces), func(t *testing.T) {
+				c := s.dial(t)
+				c.envelope("bob@x")
+				all := content[0] + ".\r\nNOOP\r\n" // what follows must be a command again
+				for len(all) > 0 {
+					n := min(pieces, len(all))
+					c.send(all[:n])
+					all = all[n:]
+				}
+				c.expect("250 2.0.0 <bob@x> Taken")
+				c.expect("250 2.0.0 I have")
+				if got := r.next(t).content.String(); got != content[1] {
+					t.Errorf("content %.200q\nwant    %.200q", got, content[1])
+				}
+			})
+		}
+	}
+}
+
+func TestPipelining(t *testing.T) {
+	r := newRecorder()
+	c := start(t, lmtp.Options{Backend: r}).dial(t)
+	c.send("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<bad\r\nDATA\r\n")
+	c.expect("250")
+	c.expect("250")
+	c.expect("501")
+	c.expect("354")
+	c.send("one\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<e@f>\r\nDATA\r\ntwo\r\n.\r\nQUIT\r\n")
+	for _, want := range []string{"250 2.0.0 <c@d>", "250", "250", "354", "250 2.0.0 <e@f>", "221"} {
+		c.expect(want)
+	}
+	for _, want := range []string{"one\r\n", "two\r\n"} {
+		if got := r.next(t).content.String(); got != want {
+			t.Errorf("content %q, want %q", got, want)
+		}
+	}
+}
+
+func TestSize(t *testing.T) {
+	r := newRecorder()
+	const limit = 100_000
+	c := start(t, lmtp.Options{Backend: r, MaxMessage: limit}).dial(t)
+	c.cmd("MAIL FROM:<a@b> SIZE=100001", "552 5.3.4")
+	c.cmd("MAIL FROM:<a@b> SIZE=100000", "250")
+	c.cmd("RSET", "250")
+	c.envelope("bob@x", "bruna@x")
+	c.send(strings.Repeat("x", limit-2) + "\r\n.\r\n") // exactly the limit
+	c.expect("250")
+	c.expect("250")
+	if m := r.next(t); m.content.Len() != limit {
+		t.Errorf("%d octets", m.content.Len())
+	}
+	c.envelope("bob@x", "bruna@x")
+	c.send(strings.Repeat("x", limit-1) + "\r\n" + strings.Repeat("y\r\n", 500_000) + ".\r\n")
+	c.expect("552 5.3.4 <bob@x>")
+	c.expect("552 5.3.4 <bruna@x>")
+	if m := r.next(t); m.aborts != 1 || m.ends != 0 || m.content.Len() > limit {
+		t.Errorf("aborted %d times, ended %d times, %d octets", m.aborts, m.ends, m.content.Len())
+	}
+	c.cmd("NOOP", "250")
+}
+
+func TestManyRecipients(t *testing.T) {
+	r := newRecorder()
+	c := start(t, lmtp.Options{Backend: r, MaxRecipients: 2}).dial(t)
+	c.cmd("MAIL FROM:<a@b>", "250")
+	c.cmd("RCPT TO:<a@x>", "250")
+	c.cmd("RCPT TO:<b@x>", "250")
+	c.cmd("RCPT TO:<c@x>", "452 4.5.3")
+	c.cmd("DATA", "354")
+	c.send(".\r\n")
+	c.expect("250")
+	c.expect("250")
+	if m := r.next(t); len(m.env.Recipients) != 2 {
+		t.Errorf("recipients %q", m.env.Recipients)
+	}
+}
+
+// go-smtp would keep the recipients of the first MAIL, and answer 250 for them.
+func TestNestedMail(t *testing.T) {
+	r := newRecorder()
+	c := start(t, lmtp.Options{Backend: r}).dial(t)
+	c.cmd("MAIL FROM:<a@b>", "250")
+	c.cmd("RCPT TO:<a@x>", "250")
+	c.cmd("MAIL FROM:<c@d>", "503 5.5.1")
+	c.cmd("DATA", "354")
+	c.send(".\r\n")
+	c.expect("250 2.0.0 <a@x>")
+	if m := r.next(t); m.env.Sender != "a@b" {
+		t.Errorf("sender %q", m.env.Sender)
+	}
+	c.cmd("MAIL FROM:<a@b>", "250")
+	c.cmd("LHLO again", "250") // as RSET
+	c.cmd("MAIL FROM:<c@d>", "250")
+}
+
+func TestBDAT(t *testing.T) {
+	r := newRecorder()
+	c := start(t, lmtp.Options{Backend: r}).dial(t)
+	c.cmd("MAIL FROM:<a@b>", "250")
+	c.cmd("RCPT TO:<c@d>", "250")
+	c.send("BDAT 10 LAST\r\n0123456789")
+	c.expect("502 5.5.1")
+	c.cmd("NOOP", "250")
+	c.cmd("MAIL FROM:<a@b>", "250")
+	r.none(t)
+}
+
+func TestLostConnection(t *testing.T) {
+	for name, content := range map[string]string{
+		"nothing":      "",
+		"in line":      "Subject: x",
+		"before dot":   "Subject: x\r\n",
+		"in the dot":   "Subject: x\r\n.",
+		"in the dot 2": "Subject: x\r\n.\r",
+		"large":        strings.Repeat("x", 1<<20),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRecorder()
+			s := start(t, lmtp.Options{Backend: r})
+			c := s.dial(t)
+			c.envelope("bob@x")
+			c.send(content)
+			c.Close()
+			if m := r.next(t); m.aborts != 1 || m.ends != 0 || m.content.Len() > len(content) {
+				t.Errorf("aborted %d times, ended %d times, content %.100q", m.aborts, m.ends, m.content.String())
+			}
+			s.stop(t)
+			r.none(t)
+		})
+	}
+}
+
+// hostile are inputs that end their own connection, and nothing else.
+var hostile = map[string]string{
+	"HTTP":         "GET / HTTP/1.1\r\nHost: pec\r\nA: b\r\nC: d\r\nE: f\r\n\r\n",
+	"long command": "NOOP " + strings.Repeat("x", 9000) + "\r\n",
+	"endless line": strings.Repeat("x", 1<<20),
+	"binary":       strings.Repeat("\x00\xff\r\n\n", 100),
+	"milter":       "\x00\x00\x00\x0dO\x00\x00\x00\x06\x00\x00\x01\xff\x00\x1f\xff\xff\r\n\r\n\r\n\r\n\r\n",
+}
+
+func TestHostile(t *testing.T) {
+	r := newRecorder()
+	s := start(t, lmtp.Options{Backend: r})
+	good := s.dial(t)
+	good.envelope("bob@x")
+	for name, input := range hostile {
+		t.Run(name, func(t *testing.T) {
+			c := s.raw(t)
+			_, _ = io.WriteString(c, input) // the server may hang up early
+			c.mustClose()
+		})
+	}
+	good.send("x\r\n.\r\n")
+	good.expect("250")
+	r.next(t)
+	r.none(t)
+}
+
+func TestIdle(t *testing.T) {
+	r := newRecorder()
+	s := start(t, lmtp.Options{Backend: r, IdleTimeout: 50 * time.Millisecond})
+	if got := s.dial(t).mustClose(); !strings.HasPrefix(got, "421 4.4.2") {
+		t.Errorf("between commands: %q", got)
+	}
+	c := s.dial(t)
+	c.envelope("bob@x")
+	c.send("Subject")
+	c.mustClose()
+	if m := r.next(t); m.aborts != 1 {
+		t.Errorf("aborted %d times", m.aborts)
+	}
+}
+
+func TestTooManyConnections(t *testing.T) {
+	s := start(t, lmtp.Options{Backend: newRecorder(), MaxConnections: 1})
+	first := s.dial(t)
+	if got := s.raw(t).mustClose(); !strings.HasPrefix(got, "421 4.3.2") {
+		t.Errorf("second connection: %q", got)
+	}
+	if s.log.count(lmtp.EventBusy) != 1 {
+		t.Error("not observed")
+	}
+	first.cmd("QUIT", "221")
+	first.mustClose()
+	// The place is free when the server has seen the end.
+	for deadline := time.Now().Add(patience); ; {
+		c := s.raw(t)
+		if strings.HasPrefix(c.reply(), "220") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the place of the first connection is not free")
+		}
+	}
+}
+
+func TestShutdown(t *testing.T) {
+	r := newRecorder()
+	begun := make(chan struct{})
+	r.begin = func(lmtp.Envelope) error { close(begun); return nil }
+	s := start(t, lmtp.Options{Backend: r})
+	idle, open, used := s.dial(t), s.dial(t), s.dial(t)
+	open.cmd("MAIL FROM:<a@b>", "250")
+	used.envelope("bob@x")
+	<-begun
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		done <- s.Shutdown(ctx)
+	}()
+	if got := idle.mustClose(); !strings.HasPrefix(got, "421") {
+		t.Errorf("idle connection: %q", got)
+	}
+	if c, err := net.Dial("tcp", s.addr); err == nil {
+		c.Close()
+		t.Error("a new connection was taken")
+	}
+	open.cmd("RSET", "250") // no message any more
+	open.mustClose()
+	select {
+	case err := <-done:
+		t.Fatalf("shutdown did not wait: %v", err)
+	default:
+	}
+	used.send("x\r\n.\r\nMAIL FROM:<a@b>\r\n")
+	used.expect("250 2.0.0 <bob@x>")
+	if got := used.mustClose(); !strings.HasPrefix(got, "421") {
+		t.Errorf("next message: %q", got)
+	}
+	if m := r.next(t); m.ends != 1 {
+		t.Error("the message did not end")
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Serve(l); !errors.Is(err, lmtp.ErrServerClosed) {
+		t.Errorf("Serve after Shutdown: %v", err)
+	}
+}
+
+// A shutdown that can wait no longer cancels what the backend does.
+func TestShutdownNow(t *testing.T) {
+	r := newRecorder()
+	inEnd := make(chan struct{})
+	r.end = func(ctx context.Context, _ *record) []lmtp.Status {
+		close(inEnd)
+		<-ctx.Done()
+		return nil
+	}
+	s := start(t, lmtp.Options{Backend: r})
+	c := s.dial(t)
+	c.envelope("bob@x")
+	c.send(".\r\n")
+	<-inEnd
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := s.Shutdown(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("shutdown: %v", err)
+	}
+	c.mustClose()
+	r.next(t)
+}
+
+func TestEndTimeout(t *testing.T) {
+	r := newRecorder()
+	r.end = func(ctx context.Context, _ *record) []lmtp.Status {
+		<-ctx.Done()
+		return []lmtp.Status{{}}
+	}
+	c := start(t, lmtp.Options{Backend: r, EndTimeout: 10 * time.Millisecond}).dial(t)
+	c.envelope("bob@x")
+	c.send(".\r\n")
+	c.expect("451")
+}
