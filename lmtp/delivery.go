@@ -99,7 +99,7 @@ func (d *delivery) run(c *client) error {
 	if err := d.body(w); err != nil {
 		return fmt.Errorf("reading the message: %w", err)
 	}
-	if err := w.w.Flush(); err != nil {
+	if err := w.finish(); err != nil {
 		return fmt.Errorf("sending the message: %w", err)
 	}
 	return d.finish(c, data, taken)

@@ -50,6 +50,16 @@ func (d *stuffer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// finish writes what is left, but for a CRLF at the end.
+func (d *stuffer) finish() error {
+	if d.held == 1 {
+		if err := d.release(); err != nil {
+			return err
+		}
+	}
+	return d.w.Flush()
+}
+
 // release writes what was held back: it was not the end.
 func (d *stuffer) release() error {
 	if d.held == 0 {

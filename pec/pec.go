@@ -28,7 +28,13 @@ const (
 	KindVirus         Kind = "rilevazione-virus"         // avviso di rilevazione virus; RFC 6109, 3.2.3
 )
 
-// Valid reports whether k is one of the kinds of RFC 6109, 4.4.
+// KindAnomaly is the anomaly envelope (busta di anomalia; RFC 6109, 3.2.2). It
+// certifies nothing and carries no certification data, so the word is only our
+// own, for the register.
+const KindAnomaly Kind = "busta-anomalia"
+
+// Valid reports whether k is one of the kinds of RFC 6109, 4.4, that certification
+// data can have.
 func (k Kind) Valid() bool {
 	switch k {
 	case KindTransport, KindAcceptance, KindNonAcceptance, KindTakeCharge,

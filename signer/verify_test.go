@@ -244,6 +244,7 @@ func TestVerifyWho(t *testing.T) {
 		"not expired":    {with(func(c *x509.Certificate) { c.NotAfter = may }), ca.Pool(), may, nil},
 		"early":          {with(func(c *x509.Certificate) { c.NotBefore = may }), ca.Pool(), may.Add(-time.Second), signer.ErrExpired},
 		"expired, alone": {with(func(c *x509.Certificate) { c.NotAfter = may }), nil, testTime, signer.ErrExpired},
+		"early, alone":   {with(func(c *x509.Certificate) { c.NotBefore = may }), nil, may.Add(-time.Second), signer.ErrExpired},
 		"authority gone": {alfa, ca.Pool(), signertest.NotAfter.Add(time.Hour), signer.ErrExpired},
 		"own time":       {alfa, ca.Pool(), time.Time{}, nil},
 		"any usage":      {with(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} }), ca.Pool(), testTime, nil},
@@ -260,6 +261,16 @@ func TestVerifyWho(t *testing.T) {
 				t.Errorf("report %+v", r)
 			}
 		})
+	}
+}
+
+// TestNoTime: a signature without a signing time cannot be judged at it.
+func TestNoTime(t *testing.T) {
+	ca, alfa := newAlfa(t)
+	mail := wrap([]byte(entityText), cmsSign(t, alfa, []byte(entityText), "-noattr"))
+	r, err := signer.NewVerifier(ca.Pool()).Verify(read(t, mail), time.Time{})
+	if !errors.Is(err, signer.ErrUntrusted) || !r.SignatureHolds || !r.ContentIntact {
+		t.Errorf("%v, %+v", err, r)
 	}
 }
 

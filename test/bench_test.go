@@ -26,7 +26,7 @@ import (
 //
 //	accepted/s   messages until the last 250, while the servers hand on already
 //	done/s       messages until all that follows is in the mailboxes
-//	cpu-ms/msg   processor time of both providers' servers
+//	cpu-ms/msg   processor time of both providers' servers, and which
 //
 // The messages of a session go over one SMTP connection.
 func BenchmarkMessages(b *testing.B) {
@@ -50,16 +50,16 @@ const rounds = 7
 func compare(b *testing.B, with, without *lane, sessions, messages int) {
 	with.burst(b, sessions, 5) // the servers start what they need
 	without.burst(b, sessions, 5)
-	var pecd, plain []cost
+	var certified, plain []cost
 	for i := range rounds {
 		if i%2 == 0 {
-			pecd = append(pecd, with.burst(b, sessions, messages))
+			certified = append(certified, with.burst(b, sessions, messages))
 		}
 		plain = append(plain, without.burst(b, sessions, messages))
 		if i%2 == 1 {
-			pecd = append(pecd, with.burst(b, sessions, messages))
+			certified = append(certified, with.burst(b, sessions, messages))
 		}
-		b.Logf("round %d: with pecd %v; without %v", i+1, pecd[i], plain[i])
+		b.Logf("round %d: with pecd %v; without %v", i+1, certified[i], plain[i])
 	}
 	for _, f := range []struct {
 		unit  string
@@ -67,11 +67,11 @@ func compare(b *testing.B, with, without *lane, sessions, messages int) {
 	}{
 		{"accepted/s", func(c cost) float64 { return c.accepted }},
 		{"done/s", func(c cost) float64 { return c.done }},
-		{"cpu-ms/msg", func(c cost) float64 { return c.cpu }},
+		{"cpu-ms/msg", func(c cost) float64 { return c.pecd + c.postfix + c.dovecot }},
 	} {
 		var x, y, ratio []float64
 		for i := range rounds {
-			x, y = append(x, f.value(pecd[i])), append(y, f.value(plain[i]))
+			x, y = append(x, f.value(certified[i])), append(y, f.value(plain[i]))
 			ratio = append(ratio, x[i]/y[i])
 		}
 		b.ReportMetric(median(x), f.unit)
@@ -92,11 +92,13 @@ type lane struct {
 	sent  int // so that every message is one of its own
 }
 
-// A cost is what a burst of messages took; see BenchmarkMessages.
-type cost struct{ accepted, done, cpu float64 }
+// A cost is what a burst of messages took: messages per second and milliseconds
+// of processor time per message; see BenchmarkMessages.
+type cost struct{ accepted, done, pecd, postfix, dovecot float64 }
 
 func (c cost) String() string {
-	return fmt.Sprintf("%.1f accepted/s, %.1f done/s, %.1f cpu-ms/msg", c.accepted, c.done, c.cpu)
+	return fmt.Sprintf("%.1f accepted/s, %.1f done/s, cpu-ms/msg: pecd %.1f, Postfix %.1f, Dovecot %.1f",
+		c.accepted, c.done, c.pecd, c.postfix, c.dovecot)
 }
 
 // burst sends so many messages in each of so many sessions and waits for what
@@ -112,7 +114,7 @@ func (l *lane) burst(b *testing.B, sessions, messages int) cost {
 			b.Fatal(err)
 		}
 	}
-	cpu, start := l.processorTime(b), time.Now()
+	before, start := l.usage(b), time.Now()
 	var g errgroup.Group
 	for i, c := range open {
 		from := l.sent + i*messages
@@ -127,10 +129,12 @@ func (l *lane) burst(b *testing.B, sessions, messages int) cost {
 		waitFiles(ctx, b, l.stage, address, n*each)
 	}
 	done := time.Since(start)
-	cpu = l.processorTime(b) - cpu
+	after := l.usage(b)
 	l.sent += n
 	l.clear(ctx, b, open)
-	return cost{accepted: float64(n) / accepted.Seconds(), done: float64(n) / done.Seconds(), cpu: 1000 * cpu.Seconds() / float64(n)}
+	used := func(server string) float64 { return (after[server] - before[server]).Seconds() * 1000 / float64(n) }
+	return cost{accepted: float64(n) / accepted.Seconds(), done: float64(n) / done.Seconds(),
+		pecd: used("pecd"), postfix: used("postfix"), dovecot: used("dovecot")}
 }
 
 func sendMany(c *stage.Session, from, n int) error {
@@ -167,29 +171,30 @@ func fourKilobytes(n int) []byte {
 	return []byte(header + strings.Repeat(line, (4<<10-len(header))/len(line)))
 }
 
-// processorTime returns the processor time that the servers of both providers
-// have used so far: all processes below their masters, and those that have ended.
-func (l *lane) processorTime(b *testing.B) time.Duration {
+// usage returns the processor time that the servers of both providers have used so
+// far: all processes below their masters, and those that have ended.
+func (l *lane) usage(b *testing.B) map[string]time.Duration {
 	b.Helper()
-	ours := map[int]bool{}
+	master := map[int]string{}
 	for _, p := range l.stage.Providers() {
-		ours[p.Pecd.PID()] = true
-		ours[pidIn(b, filepath.Join(p.Dir, "postfix", "queue", "pid", "master.pid"))] = true
-		ours[pidIn(b, filepath.Join(p.Dir, "dovecot", "run", "master.pid"))] = true
+		if pid := p.Pecd.PID(); pid != 0 {
+			master[pid] = "pecd"
+		}
+		master[pidIn(b, filepath.Join(p.Dir, "postfix", "queue", "pid", "master.pid"))] = "postfix"
+		master[pidIn(b, filepath.Join(p.Dir, "dovecot", "run", "master.pid"))] = "dovecot"
 	}
-	delete(ours, 0) // a lane without pecd
 	files, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		b.Fatal(err)
 	}
-	ticks := 0
+	used := map[string]time.Duration{}
 	for _, f := range files {
-		// The masters' children have none of their own.
-		if pid, parent, used := processStat(b, f); ours[pid] || ours[parent] {
-			ticks += used
+		pid, parent, ticks := processStat(b, f)
+		for _, m := range []int{pid, parent} { // the masters' children have none of their own
+			used[master[m]] += time.Duration(ticks) * (time.Second / 100) // USER_HZ is 100 on every Linux
 		}
 	}
-	return time.Duration(ticks) * (time.Second / 100) // USER_HZ is 100 on every Linux
+	return used
 }
 
 func pidIn(b *testing.B, file string) int {

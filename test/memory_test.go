@@ -51,8 +51,7 @@ func TestLargeMessagesAreStreamed(t *testing.T) {
 	}
 }
 
-// largeMessages returns n messages with attachments of which no two octets in a
-// row are alike in any two.
+// largeMessages returns n messages, each with an attachment of its own.
 func largeMessages(n int) [][]byte {
 	list := make([][]byte, n)
 	for i := range list {

@@ -38,6 +38,7 @@ type doors struct {
 	log     *slog.Logger
 	now     func() time.Time
 	atStep  func(string)
+	turns   turns // of messages that arrive, by their digest
 }
 
 // spool receives a message into the store and watches its octets go by.
@@ -187,6 +188,14 @@ func (a *arrival) End(ctx context.Context, env lmtp.Envelope) []lmtp.Status {
 	found := a.examine(m)
 	a.metrics.arrivals.WithLabelValues(found.Class.String()).Inc()
 	log := a.log.With("identifier", found.Event.Identifier, "kind", found.Event.Kind)
+	if found.Class != reception.Other {
+		done, err := a.turns.take(ctx, found.Digest)
+		if err != nil {
+			log.Error("message put off: a copy of it takes too long", "err", err)
+			return status
+		}
+		defer done()
+	}
 	switch found.Class {
 	case reception.Envelope:
 		err = a.envelope(ctx, env, found, status)

@@ -193,7 +193,7 @@ func (f fileSource) Size() int64 { return f.size }
 // Kinds of messages that carry no certification data.
 const (
 	kindOrdinary = "posta-ordinaria"
-	kindAnomaly  = "busta-anomalia"
+	kindAnomaly  = string(pec.KindAnomaly)
 )
 
 // message fills r with what can be said of m. The chain is judged as of the

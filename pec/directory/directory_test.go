@@ -329,7 +329,7 @@ func TestMarshal(t *testing.T) {
 			Description: " blank, \n line and perchè "},
 		{Name: "Alfa, S.p.A. = \"#1\"", Unit: "Città", Certificates: [][]byte{alfaCert}, Hashes: []string{hashOf(alfaCert)},
 			ServiceMailbox: "r@due.example", Domains: []string{"due.example"}},
-		{Name: ":Beta", Certificates: [][]byte{betaCert}, ServiceMailbox: "r@beta.example", Domains: []string{"beta.example"}},
+		{Name: ":Beta", Certificates: [][]byte{betaCert}, ServiceMailbox: "r@beta.example", Domains: []string{"beta.example"}, Description: "blank at the end "},
 	}
 	var out bytes.Buffer
 	if err := Marshal(&out, ps); err != nil {
@@ -338,6 +338,9 @@ func TestMarshal(t *testing.T) {
 	for _, line := range strings.Split(out.String(), "\n") {
 		if len(line) > column+1 {
 			t.Errorf("line of %d", len(line))
+		}
+		if strings.HasSuffix(line, " ") {
+			t.Errorf("a blank at the end of %q", line)
 		}
 	}
 	d, err := Parse(out.Bytes())

@@ -124,9 +124,6 @@ func (r *ldifReader) logicalLine() ([]byte, error) {
 	}
 	for len(r.rest) > 0 && r.rest[0] == ' ' {
 		joined = append(joined, r.physicalLine()[1:]...)
-		if len(joined) > MaxLine {
-			break
-		}
 	}
 	return joined, checkLine(joined)
 }

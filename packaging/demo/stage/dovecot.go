@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 )
@@ -13,8 +14,8 @@ import (
 // dovecotView is what the template of Dovecot sees.
 type dovecotView struct {
 	*MailServer
-	IMAPHost, IMAPPort string
-	MailUID, MailGID   int
+	IMAPPort         string
+	MailUID, MailGID int
 }
 
 // writeDovecot writes the configuration and the users. All mail belongs to the
@@ -36,10 +37,14 @@ func writeDovecot(m *MailServer) error {
 		return err
 	}
 	view := dovecotView{MailServer: m, MailUID: owner.uid, MailGID: owner.gid}
-	if view.IMAPHost, view.IMAPPort, err = net.SplitHostPort(m.IMAP); err != nil {
+	if _, view.IMAPPort, err = net.SplitHostPort(m.IMAP); err != nil {
 		return err
 	}
-	conf, err := render("dovecot.conf", view)
+	name, err := dovecotTemplate()
+	if err != nil {
+		return err
+	}
+	conf, err := render(name, view)
 	if err != nil {
 		return err
 	}
@@ -47,6 +52,26 @@ func writeDovecot(m *MailServer) error {
 		return err
 	}
 	return m.writeUsers(mail, owner)
+}
+
+// dovecotTemplate returns the template for the Dovecot that is installed: the
+// configurations of 2.3 (Debian 12, Ubuntu 24.04) and 2.4 (Debian 13) are two
+// languages.
+func dovecotTemplate() (string, error) {
+	out, err := exec.Command("dovecot", "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("dovecot --version: %w; is it installed? (packaging/prerequisites demo)", err)
+	}
+	return templateFor(string(out))
+}
+
+func templateFor(version string) (string, error) {
+	for _, known := range []string{"2.3", "2.4"} {
+		if strings.HasPrefix(version, known+".") {
+			return "dovecot-" + known + ".conf", nil
+		}
+	}
+	return "", fmt.Errorf("Dovecot is %q; the demo knows how to configure 2.3 and 2.4", strings.TrimSpace(version))
 }
 
 func (m *MailServer) writeUsers(mail string, owner account) error {

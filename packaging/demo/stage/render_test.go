@@ -225,3 +225,27 @@ func TestOpenReadsWhatWasSaved(t *testing.T) {
 		t.Errorf("cleaning where nothing is: %v", err)
 	}
 }
+
+func TestTemplateFor(t *testing.T) {
+	s := planned(t, Options{})
+	for version, want := range map[string]string{
+		"2.3.19.1 (9b53102964)\n": "dovecot-2.3.conf",
+		"2.4.1-4 (7d8c0e5759)\n":  "dovecot-2.4.conf",
+		"2.30.1\n":                "",
+		"":                        "",
+	} {
+		got, err := templateFor(version)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v", version, got, err)
+		}
+		if want == "" {
+			continue
+		}
+		conf := rendered(t, got, dovecotView{MailServer: &s.Alfa.MailServer, MailUID: 8, MailGID: 8, IMAPPort: "143"})
+		for _, line := range []string{"unix_listener " + s.Alfa.Dir + "/sock/store.sock {", "port = 143\n", "mail_uid = 8\n", s.Alfa.Dir + "/dovecot/users\n"} {
+			if !strings.Contains(conf, line) {
+				t.Errorf("%s lacks %q:\n%s", got, line, conf)
+			}
+		}
+	}
+}
