@@ -29,7 +29,7 @@ build: bin/pecd
 
 bin/pecd: for-build
 	@mkdir -p bin
-	@[ -e bin/pecd ] || echo "building bin/pecd (the first time it takes a minute or two)"
+	@[ -e bin/pecd ] || echo "building bin/pecd (the first time it takes some minutes)"
 	@$(GOBUILD) -ldflags "-X main.version=$(VERSION)" -o bin/pecd ./cmd/pecd
 
 bin/demo: for-build
@@ -48,7 +48,7 @@ fuzz: for-build
 	@set -e; grep -rl '^func Fuzz' --include='*_test.go' . | sort | while read -r file; do \
 		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
 			echo "$$(dirname "$$file") $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$(dirname "$$file")"; \
 		done; \
 	done
 

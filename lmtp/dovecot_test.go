@@ -78,8 +78,14 @@ func startDovecot(t *testing.T) *dovecot {
 		users += u + "@beta.example:{PLAIN}x:8:8::" + dir + "/mail/" + u + "::\n"
 	}
 	must(os.WriteFile(dir+"/users", []byte(users), 0o644))
-	if out, err := exec.Command("dovecot", "-c", dir+"/dovecot.conf").CombinedOutput(); err != nil {
-		t.Fatalf("dovecot: %v\n%s", err, out)
+	out, err := os.Create(dir + "/out") // a pipe would stay open as long as the daemon runs
+	must(err)
+	defer out.Close()
+	run := exec.Command("dovecot", "-c", dir+"/dovecot.conf")
+	run.Stdout, run.Stderr = out, out
+	if err := run.Run(); err != nil {
+		b, _ := os.ReadFile(dir + "/out")
+		t.Fatalf("dovecot: %v\n%s", err, b)
 	}
 	t.Cleanup(func() {
 		if out, err := exec.Command("doveadm", "-c", dir+"/dovecot.conf", "stop").CombinedOutput(); err != nil {

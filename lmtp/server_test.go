@@ -137,7 +137,9 @@ func TestBackendFails(t *testing.T) {
 			r.end = func(context.Context, *record) []lmtp.Status { return []lmtp.Status{{Code: 250}} }
 		}, true, false, 1},
 		"too many statuses": {func(r *recorder) {
-			r.end = func(context.Context, *record) []lmtp.Status { return make([]lmtp.Status, 3) }
+			r.end = func(context.Context, *record) []lmtp.Status {
+				return []lmtp.Status{{Code: 250}, {Code: 250}, {Code: 250}}
+			}
 		}, true, false, 1},
 		"abort panics too": {func(r *recorder) {
 			r.write = func([]byte) error { return fail }
@@ -235,6 +237,23 @@ func TestContent(t *testing.T) {
 			})
 		}
 	}
+}
+
+// After a failure in the midst of a line the rest is still content, whatever it
+// begins with.
+func TestFailureWithinLine(t *testing.T) {
+	r := newRecorder()
+	failed := make(chan struct{})
+	r.write = func([]byte) error { close(failed); return errors.New("disk full") }
+	c := start(t, lmtp.Options{Backend: r}).dial(t)
+	c.envelope("bob@x")
+	c.send("a")
+	<-failed
+	c.send(".\r\nMAIL FROM:<x@y>\r\n.\r\n")
+	c.expect("451 4.3.0 <bob@x>")
+	c.cmd("NOOP", "250 2.0.0 I have")
+	r.next(t)
+	r.none(t)
 }
 
 func TestPipelining(t *testing.T) {

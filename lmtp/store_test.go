@@ -488,7 +488,7 @@ func TestStuffing(t *testing.T) {
 		"only a dot":   {".\r\n", ""},
 		"empty lines":  {"\r\n\r\n\r\n", ""},
 		"8-bit, NUL":   {"\xff\x00\r\n", ""},
-		"bare CR":      {"a\rb\r\r\n.\r\n", ""},
+		"bare CR":      {"a\rb\r.c\r\r\n.\r\n", ""},
 		"CR at end":    {"a\r", "a\r\r\n"},
 		"long lines":   {strings.Repeat("x", 998) + "\r\n" + strings.Repeat("y", 200_000) + "\r\n", ""},
 		"no final":     {"a\r\nb", "a\r\nb\r\n"},

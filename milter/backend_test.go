@@ -108,10 +108,9 @@ type log struct {
 	mu     sync.Mutex
 	text   bytes.Buffer
 	events map[string]int
-	heard  chan string
 }
 
-func newLog() *log { return &log{events: map[string]int{}, heard: make(chan string, 10_000)} }
+func newLog() *log { return &log{events: map[string]int{}} }
 
 func (l *log) Write(p []byte) (int, error) {
 	l.mu.Lock()
@@ -123,31 +122,12 @@ func (l *log) observe(event string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.events[event]++
-	select {
-	case l.heard <- event:
-	default: // nobody waits
-	}
 }
 
 func (l *log) count(event string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.events[event]
-}
-
-// await waits for an event.
-func (l *log) await(t testing.TB, event string) {
-	t.Helper()
-	for {
-		select {
-		case e := <-l.heard:
-			if e == event {
-				return
-			}
-		case <-time.After(patience):
-			t.Fatalf("no event %q", event)
-		}
-	}
 }
 
 // A server under test.

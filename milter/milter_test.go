@@ -186,6 +186,26 @@ func TestReset(t *testing.T) {
 	}
 }
 
+// Sendmail goes on to the next MAIL without ABORT when another milter has ended
+// the message.
+func TestMailAfterMail(t *testing.T) {
+	r := newRecorder()
+	c := start(t, milter.Options{Backend: r}).dial(t)
+	for _, s := range steps {
+		a, err := s.do(c)
+		does(t, a, err)
+	}
+	if a, err := c.SendOnly(plain); err != nil || a.Code != 'd' {
+		t.Fatal(a, err)
+	}
+	if m := r.next(t); m.aborts != 1 || m.ends != 0 || m.atBegin.Sender != "lost@alfa.example" {
+		t.Errorf("first: aborted %d times, ended %d times", m.aborts, m.ends)
+	}
+	if m := r.next(t); m.ends != 1 || !slices.Equal(m.atEnd.Recipients, plain.To) {
+		t.Errorf("second: %+v", m.atEnd)
+	}
+}
+
 func TestLostConnection(t *testing.T) {
 	for i, last := range steps {
 		for _, quit := range []bool{false, true} {

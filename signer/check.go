@@ -205,7 +205,8 @@ func draftOrRead(what string, err error) error {
 	return err
 }
 
-// checkEntity holds the parts against RFC 6109, 4.3 and docs/rules.md, W6.
+// checkEntity holds the parts against RFC 6109, 4.3, in the order in which all
+// providers write them.
 func checkEntity(d issue.Draft, mixed *message.Part) error {
 	want := []struct{ mediaType, file string }{
 		{"multipart/alternative", ""},

@@ -3,6 +3,7 @@ package signer
 import (
 	"bytes"
 	"crypto"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -92,8 +93,25 @@ func parseSignedData(ber []byte) (*signedData, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkKeys(p7.Certificates); err != nil {
+		return nil, err
+	}
 	sd := &signedData{content: p7.Content, certificates: p7.Certificates}
 	return sd, sd.signer.read(&raw.Signers[0])
+}
+
+// maxRSABits is the longest RSA key that is computed with. A modulus as long as
+// a certificate can hold would take minutes.
+const maxRSABits = 8192
+
+// checkKeys looks at every certificate: issuers are computed with too.
+func checkKeys(certs []*x509.Certificate) error {
+	for _, c := range certs {
+		if k, ok := c.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() > maxRSABits {
+			return fmt.Errorf("certificate with an RSA key of %d bits", k.N.BitLen())
+		}
+	}
+	return nil
 }
 
 // parsePKCS7 is pkcs7.Parse, whose panics on malformed input (there have been

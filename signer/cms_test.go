@@ -221,3 +221,33 @@ func TestCrafted(t *testing.T) {
 		})
 	}
 }
+
+// TestHugeKey: a certificate with a key that would take minutes to compute with
+// is refused before that, be it the signer's or an issuer's.
+func TestHugeKey(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	huge := new(big.Int).Lsh(big.NewInt(1), 1_000_000)
+	huge.SetBit(huge, 0, 1)
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(7), NotAfter: craftedTime.AddDate(1, 0, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &rsa.PublicKey{N: huge, E: 65537}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, signer := range []*x509.Certificate{cert, selfSigned(t, key, 5)} {
+		c := newCrafted(t, key, signer)
+		if signer != cert {
+			c.certificate = &x509.Certificate{Raw: append(bytes.Clone(signer.Raw), der...)}
+		}
+		begin := time.Now()
+		if _, err := c.verify(t); !errors.Is(err, ErrMalformedSignature) {
+			t.Errorf("after %v: %v", time.Since(begin), err)
+		}
+	}
+}

@@ -40,8 +40,16 @@ type Identity struct {
 // NewIdentity returns the identity of key, which may live in a hardware module,
 // after the checks of RFC 6109, 5.5.2 that matter for signing: the certificate
 // belongs to the key, is valid at now, names an e-mail address and allows
-// digital signatures.
+// digital signatures. Errors wrap ErrIdentity.
 func NewIdentity(key crypto.Signer, leaf *x509.Certificate, issuers []*x509.Certificate, now time.Time) (*Identity, error) {
+	id, err := newIdentity(key, leaf, issuers, now)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrIdentity, err)
+	}
+	return id, nil
+}
+
+func newIdentity(key crypto.Signer, leaf *x509.Certificate, issuers []*x509.Certificate, now time.Time) (*Identity, error) {
 	if !samePublicKey(key.Public(), leaf.PublicKey) {
 		return nil, errors.New("the certificate belongs to another key; put the provider's certificate beside the key it was issued for")
 	}
@@ -78,7 +86,7 @@ func LoadPEM(keyFile, certFile string, now time.Time) (*Identity, error) {
 	if leaf == nil {
 		return nil, fmt.Errorf("%w: %s: no certificate in it belongs to the key in %s; put the provider's certificate first, its issuers after it", ErrIdentity, certFile, keyFile)
 	}
-	id, err := NewIdentity(key, leaf, issuers, now)
+	id, err := newIdentity(key, leaf, issuers, now)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrIdentity, certFile, err)
 	}

@@ -144,8 +144,29 @@ func TestStructureInOpenSSL(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
+	if !bytes.Contains(p7s, []byte("\x17\x0d260919114120Z")) {
+		t.Error("the signing time is not a UTCTime in UTC")
+	}
 	if again := openssl(t, p7s, "cms", "-cmsout", "-inform", "DER", "-outform", "DER"); !bytes.Equal(again, p7s) {
 		t.Error("OpenSSL encodes the structure otherwise: it is not DER")
+	}
+}
+
+// TestSignedStaysAsItIs: what was signed does not change with the draft.
+func TestSignedStaysAsItIs(t *testing.T) {
+	_, alfa := newAlfa(t)
+	d := receiptDraft(t)
+	d.Header = append(d.Header, "X-Nome: perch\xc3\xa9\r\n"...)
+	s := sign(t, alfa.Identity, d)
+	d.To[0], d.Header[0] = "eve@beta.example", 'Y'
+	if s.To()[0] != "alice@alfa.example" || bytesOf(t, s.Content())[0] != 'X' {
+		t.Error("a signed message changed with its draft")
+	}
+	if !s.EightBit() {
+		t.Error("octets over 127 in the header went unnoticed")
+	}
+	if _, err := signer.NewIdentity(signertest.Key(t, "other"), alfa.Certificate(), nil, testTime); !errors.Is(err, signer.ErrIdentity) {
+		t.Errorf("certificate of another key: %v", err)
 	}
 }
 
@@ -359,10 +380,11 @@ type countingSource struct {
 	message.Source
 	read atomic.Int64
 	err  error
+	from int64 // err comes from this offset on
 }
 
 func (c *countingSource) ReadAt(p []byte, off int64) (int, error) {
-	if c.err != nil {
+	if c.err != nil && off >= c.from {
 		return 0, c.err
 	}
 	c.read.Add(int64(len(p)))
@@ -379,7 +401,9 @@ func TestSignReadsTheOriginalTwice(t *testing.T) {
 		t.Errorf("%d octets read of an original of %d", n, src.Size())
 	}
 	src.err = errors.New("disk on fire")
-	if _, err := signer.NewSigner(alfa.Identity).Sign(d); !errors.Is(err, src.err) || errors.Is(err, signer.ErrDraft) {
-		t.Errorf("a read error became %v", err)
+	for _, src.from = range []int64{0, 1_000_000} {
+		if _, err := signer.NewSigner(alfa.Identity).Sign(d); !errors.Is(err, src.err) || errors.Is(err, signer.ErrDraft) {
+			t.Errorf("a read error from %d on became %v", src.from, err)
+		}
 	}
 }

@@ -38,7 +38,8 @@ type doors struct {
 	log     *slog.Logger
 	now     func() time.Time
 	atStep  func(string)
-	turns   turns // of messages that arrive, by their digest
+	turns   turns       // of messages that arrive, by their digest
+	doubt   atomic.Bool // an arrival could not be settled: can the store be written?
 }
 
 // spool receives a message into the store and watches its octets go by.
@@ -209,6 +210,7 @@ func (a *arrival) End(ctx context.Context, env lmtp.Envelope) []lmtp.Status {
 	}
 	if err != nil {
 		log.Error("message put off", "err", err)
+		a.doubt.Store(true)
 	}
 	a.atStep(stepArrived)
 	return status
@@ -276,6 +278,9 @@ func (a *arrival) deliver(ctx context.Context, env lmtp.Envelope, to []pec.Addre
 	if len(rcpts) == 0 {
 		return results, nil
 	}
+	if err := a.dispel(ctx); err != nil {
+		return nil, err
+	}
 	whole := message.Section(a.body, message.Range{Len: a.body.Size()})
 	answers, err := a.mailbox.Deliver(ctx, env.Sender, rcpts, whole.Size(), a.scan.Facts().EightBit,
 		func(w io.Writer) error { _, err := whole.WriteTo(w); return err })
@@ -293,6 +298,20 @@ func (a *arrival) deliver(ctx context.Context, env lmtp.Envelope, to []pec.Addre
 		}
 	}
 	return results, nil
+}
+
+// dispel makes sure after a failure that the store can be written before the
+// mailbox store gets anything: on a full disk each attempt of the MTA would leave
+// one more copy in the mailbox.
+func (d *doors) dispel(ctx context.Context) error {
+	if !d.doubt.Load() {
+		return nil
+	}
+	if _, err := d.store.Commit(ctx, logstore.Tx{At: d.now()}); err != nil {
+		return err
+	}
+	d.doubt.Store(false)
+	return nil
 }
 
 // receipt delivers a receipt unchanged and registers its arrival. Take-charge

@@ -40,6 +40,9 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		return err
 	}
 	log, level := newLogger(in.config.Log.Level)
+	// A limit on the length of files is a full disk: the write fails, and is dealt
+	// with there. Go ends the process otherwise.
+	signal.Ignore(syscall.SIGXFSZ)
 	log.Info("starting", "version", version, "provider", in.provider.Name, "config", c.Config,
 		"directory_providers", len(in.directory.Providers()), "certificate_until", in.identity.Certificate().NotAfter)
 
@@ -132,8 +135,8 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 	defer stopCourier()
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return out.Run(courierCtx) })
-	g.Go(func() error { return access.Serve(d.access) })
-	g.Go(func() error { return arrivals.Serve(d.arrivals) })
+	g.Go(func() error { return unless(milter.ErrServerClosed, access.Serve(d.access)) })
+	g.Go(func() error { return unless(lmtp.ErrServerClosed, arrivals.Serve(d.arrivals)) })
 	if d.figures != nil {
 		g.Go(func() error { return d.metrics.serve(gctx, d.figures) })
 	}
@@ -152,6 +155,14 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 		err = nil
 	}
 	d.log.Info("stopped", "err", err)
+	return err
+}
+
+// unless returns err, but nil if it only says that a door was closed on purpose.
+func unless(closed, err error) error {
+	if errors.Is(err, closed) {
+		return nil
+	}
 	return err
 }
 
