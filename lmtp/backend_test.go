@@ -135,16 +135,26 @@ type server struct {
 	served chan error
 }
 
-func start(t testing.TB, o lmtp.Options) *server {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
-	s := &server{log: &log{events: map[string]int{}}, served: make(chan error, 1)}
-	o.Log, o.Observe = slog.New(slog.NewTextHandler(s.log, nil)), s.log.observe
-	s.Server = lmtp.NewServer(o)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.addr = l.Addr().String()
+	return l
+}
+
+func start(t testing.TB, o lmtp.Options) *server {
+	t.Helper()
+	return serve(t, listen(t), o)
+}
+
+// serve serves l until the test ends.
+func serve(t testing.TB, l net.Listener, o lmtp.Options) *server {
+	t.Helper()
+	s := &server{addr: l.Addr().String(), log: &log{events: map[string]int{}}, served: make(chan error, 1)}
+	o.Log, o.Observe = slog.New(slog.NewTextHandler(s.log, nil)), s.log.observe
+	s.Server = lmtp.NewServer(o)
 	go func() { s.served <- s.Serve(l) }()
 	t.Cleanup(func() { s.stop(t) })
 	return s
@@ -171,7 +181,12 @@ type client struct {
 
 func (s *server) raw(t testing.TB) *client {
 	t.Helper()
-	c, err := net.Dial("tcp", s.addr)
+	return dial(t, s.addr)
+}
+
+func dial(t testing.TB, addr string) *client {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,9 +59,6 @@ func (c *conn) await() error {
 
 // Read gives go-smtp at most one line.
 func (c *conn) Read(p []byte) (int, error) {
-	if c.line == 0 && c.ending() {
-		return 0, os.ErrDeadlineExceeded
-	}
 	if _, err := c.r.Peek(1); err != nil {
 		return 0, err
 	}
@@ -123,12 +120,6 @@ func (c *conn) idle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.busy = false
-}
-
-func (c *conn) ending() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.draining && !c.busy
 }
 
 // drain makes the connection end: now, or when its message has ended.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -66,10 +67,7 @@ func startDovecot(t *testing.T) *dovecot {
 	must(os.Chmod(dir, 0o755))
 	must(os.Mkdir(dir+"/mail", 0o755))
 	must(exec.Command("chown", "mail:mail", dir+"/mail").Run())
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(err)
-	d := &dovecot{dir: dir, addr: l.Addr().String()}
-	must(l.Close())
+	d := &dovecot{dir: dir, addr: freePort(t)}
 	_, port, err := net.SplitHostPort(d.addr)
 	must(err)
 	must(os.WriteFile(dir+"/dovecot.conf", fmt.Appendf(nil, dovecotConf, dir, port), 0o644))
@@ -97,6 +95,21 @@ func startDovecot(t *testing.T) *dovecot {
 		}
 	})
 	return d
+}
+
+// freePort returns an address that no other test is likely to take before it is
+// used: from below the range that the system gives to those who do not ask.
+func freePort(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 12_000+rand.IntN(20_000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
+	t.Fatal("no free port")
+	return ""
 }
 
 func (d *dovecot) store(t testing.TB) *lmtp.Store {

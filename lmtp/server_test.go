@@ -398,17 +398,25 @@ func TestHostile(t *testing.T) {
 }
 
 func TestIdle(t *testing.T) {
-	r := newRecorder()
-	s := start(t, lmtp.Options{Backend: r, IdleTimeout: 50 * time.Millisecond})
-	if got := s.dial(t).mustClose(); !strings.HasPrefix(got, "421 4.4.2") {
-		t.Errorf("between commands: %q", got)
-	}
-	c := s.dial(t)
-	c.envelope("bob@x")
-	c.send("Subject")
-	c.mustClose()
-	if m := r.next(t); m.aborts != 1 {
-		t.Errorf("aborted %d times", m.aborts)
+	for name, input := range map[string]string{
+		"commands": "LHLO x\r\nNOOP\r\n",
+		"content":  "LHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject",
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRecorder()
+			l := listen(t)
+			c := dial(t, l.Addr().String())
+			c.send(input) // all is there before the server reads, and then comes no more
+			serve(t, l, lmtp.Options{Backend: r, IdleTimeout: 300 * time.Millisecond})
+			if got := c.mustClose(); name == "commands" && !strings.Contains(got, "\r\n421 4.4.2") {
+				t.Errorf("the server says %q", got)
+			}
+			if name == "content" {
+				if m := r.next(t); m.aborts != 1 {
+					t.Errorf("aborted %d times", m.aborts)
+				}
+			}
+		})
 	}
 }
 

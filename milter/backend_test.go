@@ -138,16 +138,28 @@ type server struct {
 	served chan error
 }
 
-func start(t testing.TB, o milter.Options) *server {
+// listen opens a socket that has a short path.
+func listen(t testing.TB) net.Listener {
 	t.Helper()
-	s := &server{addr: "unix:" + filepath.Join(t.TempDir(), "m"), log: newLog(), served: make(chan error, 1)}
-	o.Log = slog.New(slog.NewTextHandler(s.log, nil))
-	o.Observe = s.log.observe
-	s.Server = milter.NewServer(o)
-	l, err := socket.Listen(context.Background(), s.addr, 0o600, "")
+	l, err := socket.Listen(context.Background(), "unix:"+filepath.Join(t.TempDir(), "m"), 0o600, "")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return l
+}
+
+func start(t testing.TB, o milter.Options) *server {
+	t.Helper()
+	return serve(t, listen(t), o)
+}
+
+// serve serves l until the test ends.
+func serve(t testing.TB, l net.Listener, o milter.Options) *server {
+	t.Helper()
+	s := &server{log: newLog(), served: make(chan error, 1)}
+	o.Log, o.Observe = slog.New(slog.NewTextHandler(s.log, nil)), s.log.observe
+	s.Server = milter.NewServer(o)
+	s.addr = "unix:" + l.Addr().String()
 	go func() { s.served <- s.Serve(l) }()
 	t.Cleanup(func() { s.stop(t) })
 	return s

@@ -2,6 +2,7 @@ package milter_test
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"testing"
 	"time"
@@ -38,7 +39,7 @@ func FuzzSession(f *testing.F) {
 		r := &recorder{ended: make(chan *record, len(input)+1)}
 		begun := 0
 		r.begin = func(milter.Envelope) error { begun++; return nil }
-		s := milter.NewServer(milter.Options{Backend: checker{r}, MaxMessage: 1 << 16})
+		s := milter.NewServer(milter.Options{Backend: checker{r}, MaxMessage: 1 << 16, Log: slog.New(slog.DiscardHandler)})
 		l := pipeListener{make(chan net.Conn, 1)}
 		served := make(chan error, 1)
 		go func() { served <- s.Serve(l) }()

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -525,15 +527,18 @@ func TestNewClientOnConnection(t *testing.T) {
 
 func TestIdleTooLong(t *testing.T) {
 	r := newRecorder()
-	s := start(t, milter.Options{Backend: r, ReadTimeout: 50 * time.Millisecond})
-	c := s.dial(t)
-	a, err := c.Mail(plain.From, nil)
-	does(t, a, err)
-	a, err = c.Field("Subject", " x")
-	does(t, a, err)
-	if _, err := c.Write([]byte{0, 0, 0, 99, 'B', 'x'}); err != nil { // and no more
+	l := listen(t)
+	c, err := net.Dial("unix", l.Addr().String())
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer c.Close()
+	// All is there before the server reads, and then comes no more.
+	begun := head() + packet("M<a@b>\x00") + packet("LSubject\x00 x\x00") + "\x00\x00\x00\x63Bx"
+	if _, err := io.WriteString(c, begun); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, l, milter.Options{Backend: r, ReadTimeout: 300 * time.Millisecond})
 	mustClose(t, c)
 	if m := r.next(t); m.aborts != 1 {
 		t.Errorf("aborted %d times", m.aborts)

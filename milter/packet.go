@@ -14,6 +14,9 @@ import (
 // header_size_limit).
 const maxPacket = 1 << 20
 
+// maxMacros is the same for macros; they are kept until their command comes.
+const maxMacros = 64 << 10
+
 var (
 	errPacket = errors.New("malformed packet")
 	errOldMTA = errors.New("the MTA does not offer what a faithful copy needs")
@@ -44,8 +47,8 @@ type macros map[string]string
 
 // parseMacros reads the payload of a macro packet.
 func parseMacros(data []byte) (gomilter.Code, macros, error) {
-	if len(data) == 0 {
-		return 0, nil, fmt.Errorf("%w: macros without a stage", errPacket)
+	if len(data) == 0 || len(data) > maxMacros {
+		return 0, nil, fmt.Errorf("%w: macros of %d octets", errPacket, len(data))
 	}
 	words := bytes.Split(bytes.TrimSuffix(data[1:], []byte{0}), []byte{0})
 	m := make(macros, len(words)/2)

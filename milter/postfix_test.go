@@ -4,7 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -118,29 +118,29 @@ func (p *postfix) maillog() []byte {
 	return b
 }
 
+// freePort returns an address that no other test is likely to take before it is
+// used: from below the range that the system gives to those who do not ask.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 12_000+rand.IntN(20_000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no free port")
+	return ""
 }
 
 // serve serves the milter socket of the instance until the test ends.
 func (p *postfix) serve(t *testing.T, o milter.Options) *server {
 	t.Helper()
-	s := &server{addr: p.milter, log: newLog(), served: make(chan error, 1)}
-	o.Log, o.Observe = slog.New(slog.NewTextHandler(s.log, nil)), s.log.observe
-	s.Server = milter.NewServer(o)
 	l, err := socket.Listen(context.Background(), p.milter, 0o666, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() { s.served <- s.Serve(l) }()
-	t.Cleanup(func() { s.stop(t) })
-	return s
+	return serve(t, l, o)
 }
 
 // An smtpClient speaks SMTP without changing anything.

@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"pecd/milter"
 	"pecd/milter/miltertest"
-	"pecd/milter/socket"
 )
 
 // head is the packet that opens a good session.
@@ -46,6 +43,7 @@ func hostile() map[string]string {
 		"short connect":      head() + packet("C"),
 		"connect no family":  head() + packet("Chost\x00"),
 		"connect no port":    head() + packet("Chost\x004\x01"),
+		"large macros":       head() + packet("DM"+strings.Repeat("x", 64<<10)),
 		"macros of nothing":  head() + packet("D"),
 		"truncated":          begun + "\x00\x00\x00\x09Bxx",
 		"truncated header":   begun + "\x00\x00\x00\x09Lxx",
@@ -198,13 +196,4 @@ func TestShutdownNow(t *testing.T) {
 	}
 	<-sent
 	mustClose(t, open)
-}
-
-func listen(t *testing.T) net.Listener {
-	t.Helper()
-	l, err := socket.Listen(context.Background(), "unix:"+filepath.Join(t.TempDir(), "m"), 0o600, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
 }

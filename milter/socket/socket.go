@@ -170,6 +170,9 @@ type unixListener struct {
 	info fs.FileInfo
 }
 
+// Addr returns the address at which the socket can be called.
+func (l *unixListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
+
 func (l *unixListener) Close() error {
 	if now, err := os.Lstat(l.path); err == nil && os.SameFile(now, l.info) {
 		if err := os.Remove(l.path); err != nil {

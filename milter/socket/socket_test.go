@@ -84,6 +84,9 @@ func TestListenUnix(t *testing.T) {
 	if gid := info.Sys().(*syscall.Stat_t).Gid; info.Mode() != fs.ModeSocket|0o660 || gid != 12345 {
 		t.Errorf("mode %v, group %d", info.Mode(), gid)
 	}
+	if l.Addr().String() != path {
+		t.Errorf("address %q", l.Addr())
+	}
 	answers(t, addr, l)
 	if _, err := socket.Listen(context.Background(), addr, 0o660, ""); !errors.Is(err, socket.ErrInUse) {
 		t.Errorf("second server: %v", err)
