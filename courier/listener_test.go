@@ -110,6 +110,13 @@ func (l *listener) count() (messages, connections int) {
 	return len(l.taken), l.connections
 }
 
+// deserted reports whether no connection is open.
+func (l *listener) deserted() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open == 0
+}
+
 type session struct {
 	listener *listener
 	conn     *smtp.Conn

@@ -194,7 +194,7 @@ func (b *body) sync() (row, error) {
 		return row{}, err
 	}
 	if b.file != nil && !b.named {
-		if err := b.file.Sync(); err != nil {
+		if err := b.store.sync(b.file); err != nil {
 			// What has reached the disk after a failed sync nobody knows.
 			b.broken = failure("syncing a body", err)
 			return row{}, b.broken

@@ -202,7 +202,7 @@ func (j *commitJob) syncNames(renamed []*body) error {
 	if len(renamed) == 0 {
 		return nil
 	}
-	if err := syncDir(j.store.bodyDir()); err != nil {
+	if err := syncDir(j.store.bodyDir(), j.store.sync); err != nil {
 		return failure("syncing the names of bodies", err)
 	}
 	for _, b := range renamed {
@@ -212,7 +212,7 @@ func (j *commitJob) syncNames(renamed []*body) error {
 }
 
 func (j *commitJob) step(p phase) Step {
-	return [...]Step{begun: StepBegun, written: StepWritten, committed: StepCommitted, settled: StepSettled}[p]
+	return [...]Step{begun: StepBegun, written: StepWritten, committed: StepCommitted}[p]
 }
 
 // apply writes the rows of all acts whose keys are new.
@@ -278,7 +278,8 @@ func (j *commitJob) storeBodies(ctx context.Context, t *transaction, l letter) e
 	return nil
 }
 
-// settle implements job. It wakes the courier before the caller hears.
+// settle implements job. It is step 8 of Commit: the courier is woken, then the
+// caller hears.
 func (j *commitJob) settle(err error) {
 	if err == nil || errors.Is(err, ErrUncertain) {
 		for _, id := range j.used {
@@ -293,6 +294,9 @@ func (j *commitJob) settle(err error) {
 		case j.store.wake <- struct{}{}:
 		default: // it has been woken already
 		}
+	}
+	if err == nil {
+		j.store.at(StepSettled)
 	}
 	j.outcome <- err
 }

@@ -3,6 +3,8 @@ package logstore
 import (
 	"database/sql"
 	"errors"
+	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -23,3 +25,14 @@ func (s *SQLite) FailNextCommit(happens bool, then func()) {
 
 // SetPatience sets how long the store tries to find out what a COMMIT did.
 func (s *SQLite) SetPatience(d time.Duration) { s.patience = d }
+
+// WatchSyncs has f called before each sync of a body or its directory, with the
+// name of what is synced; an error of f is that of the sync.
+func (s *SQLite) WatchSyncs(f func(name string) error) {
+	s.sync = func(file *os.File) error {
+		if err := f(filepath.Base(file.Name())); err != nil {
+			return err
+		}
+		return file.Sync()
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"pecd/logstore"
 	"pecd/logstore/storetest"
 	"pecd/pec"
+	"pecd/pec/message"
 )
 
 // raw runs SQL on the database in dir as a foreign program would.
@@ -267,6 +268,25 @@ func TestRecovery(t *testing.T) {
 		_, err := m.Content.WriteTo(&bytes.Buffer{})
 		if lost := m.Kind == pec.KindTransport; (err != nil) != lost {
 			t.Errorf("reading the %s: %v", m.Kind, err)
+		}
+	}
+}
+
+// A source that is no body of the store is stored once per transaction too.
+func TestForeignSourceOnce(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, logstore.Options{Dir: dir})
+	defer closeStore(t, s)
+	p := storetest.NewProvider(t)
+	ev := p.NewEvent(t, "bob@beta.example")
+	text := message.Bytes(storetest.Original(ev, 200_000))
+	for i, src := range []message.Source{text, &struct{ message.Bytes }{text}} {
+		ev := p.NewEvent(t, "bob@beta.example")
+		all := message.Section(src, message.Range{Len: src.Size()})
+		first, second := p.Delivery(t, ev, all), p.Delivery(t, p.NewEvent(t, "bob@beta.example"), all)
+		mustCommit(t, s, logstore.Tx{At: storetest.At, Acts: []logstore.Act{storetest.ActOf(first), storetest.ActOf(second)}})
+		if got := bodyFiles(t, dir); len(got) != i+1 {
+			t.Errorf("%T: files %v, want %d", src, got, i+1)
 		}
 	}
 }

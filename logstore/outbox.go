@@ -156,7 +156,7 @@ type takenJob struct {
 }
 
 func (j *takenJob) step(p phase) Step {
-	return [...]Step{begun: StepTakeBegun, written: StepTakeWritten, committed: StepTakeCommitted, settled: StepTakeSettled}[p]
+	return [...]Step{begun: StepTakeBegun, written: StepTakeWritten, committed: StepTakeCommitted}[p]
 }
 
 // apply implements job. A crash before the commit leaves the message in the
@@ -196,6 +196,7 @@ func (j *takenJob) settle(err error) {
 		if err := j.store.removeFiles(j.files); err != nil {
 			j.store.log.Warn("bodies that nobody needs are left until the next start", "error", err)
 		}
+		j.store.at(StepTakeSettled)
 	}
 	j.outcome <- err
 }

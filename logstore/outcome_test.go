@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -104,5 +106,56 @@ func rename(t testing.TB, from, to string) {
 	t.Helper()
 	if err := os.Rename(from, to); err != nil {
 		t.Error(err)
+	}
+}
+
+// The bytes of a body are on stable storage before it has its name, and the name
+// before a row points to it. A process that is killed cannot show that: the
+// kernel lives on.
+func TestSyncOrder(t *testing.T) {
+	var order []string
+	s := open(t, logstore.Options{Dir: t.TempDir(), AtStep: func(at logstore.Step) { order = append(order, string(at)) }})
+	defer closeStore(t, s)
+	s.WatchSyncs(func(name string) error {
+		order = append(order, name)
+		return nil
+	})
+	tx, body := largeAccess(t, storetest.NewProvider(t), s)
+	defer closeBody(t, body)
+	mustCommit(t, s, tx)
+	want := []string{
+		string(logstore.StepPrepared), "1.tmp", string(logstore.StepSynced), string(logstore.StepNamed),
+		"bodies", string(logstore.StepNameSynced), string(logstore.StepBegun), string(logstore.StepWritten),
+		string(logstore.StepCommitted),
+	}
+	if len(order) < len(want) || !slices.Equal(order[:len(want)], want) {
+		t.Errorf("order %v, want %v", order, want)
+	}
+}
+
+func TestSyncFails(t *testing.T) {
+	for _, what := range []string{"1.tmp", "bodies"} {
+		t.Run(what, func(t *testing.T) {
+			dir := t.TempDir()
+			s := open(t, logstore.Options{Dir: dir})
+			defer closeStore(t, s)
+			p := storetest.NewProvider(t)
+			s.WatchSyncs(func(name string) error {
+				if name == what {
+					return syscall.EIO
+				}
+				return nil
+			})
+			tx, body := largeAccess(t, p, s)
+			for range 2 {
+				if _, err := s.Commit(context.Background(), tx); !errors.Is(err, logstore.ErrUnavailable) || !errors.Is(err, syscall.EIO) {
+					t.Errorf("Commit: %v", err)
+				}
+			}
+			closeBody(t, body)
+			if st := statsOf(t, s); st != (logstore.Stats{}) || len(bodyFiles(t, dir)) != 0 {
+				t.Errorf("it left %+v and files %v", st, bodyFiles(t, dir))
+			}
+		})
 	}
 }

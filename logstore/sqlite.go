@@ -68,8 +68,9 @@ type SQLite struct {
 	mark    int64     // of the last transaction
 	unknown bool      // a commit's outcome could not be found out yet
 
-	// Changed by tests only, before the writer has work.
+	// Changed by tests only, before the store has work.
 	commit   func(*sql.Conn) error
+	sync     func(*os.File) error
 	patience time.Duration
 
 	nextBody atomic.Int64
@@ -96,7 +97,7 @@ func Open(ctx context.Context, o Options) (*SQLite, error) {
 		options: o, log: o.Log,
 		wake: make(chan struct{}, 1), queue: make(chan job), sweeps: make(chan struct{}, 1),
 		closing: make(chan struct{}), ended: make(chan struct{}),
-		commit: commitSQL, patience: findOutLimit,
+		commit: commitSQL, sync: (*os.File).Sync, patience: findOutLimit,
 		pins: map[int64]*pin{}, orphans: map[int64]struct{}{},
 	}
 	if err := s.open(ctx); err != nil {
@@ -196,7 +197,7 @@ func makeDir(dir string) error {
 		return nil
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(filepath.Clean(dir)))
+		err = syncDir(filepath.Dir(filepath.Clean(dir)), (*os.File).Sync)
 	}
 	if err != nil {
 		return failure("creating the store", err)
@@ -209,7 +210,7 @@ func makeDir(dir string) error {
 func makeDatabase(dir string) error {
 	f, err := os.OpenFile(filepath.Join(dir, databaseName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err == nil {
-		err = errors.Join(f.Close(), syncDir(dir))
+		err = errors.Join(f.Close(), syncDir(dir, (*os.File).Sync))
 	}
 	if err != nil {
 		return failure("creating the database", err)
@@ -217,12 +218,12 @@ func makeDatabase(dir string) error {
 	return nil
 }
 
-func syncDir(dir string) error {
+func syncDir(dir string, sync func(*os.File) error) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(sync(d), d.Close())
 }
 
 // lockDir keeps other daemons away for as long as the file is open; the kernel

@@ -38,7 +38,6 @@ const (
 	begun phase = iota
 	written
 	committed
-	settled
 )
 
 // A transaction is the SQL transaction under way.
@@ -122,22 +121,13 @@ func (s *SQLite) batch(jobs []job) {
 	ctx := context.Background()
 	err := s.transact(ctx, jobs)
 	if err == nil || len(jobs) == 1 || errors.Is(err, ErrUnavailable) {
-		s.settle(jobs, err)
+		for _, j := range jobs {
+			j.settle(err)
+		}
 		return
 	}
-	for i := range jobs {
-		one := jobs[i : i+1]
-		s.settle(one, s.transact(ctx, one))
-	}
-}
-
-// settle tells the jobs their outcome. It is step 8 of Commit.
-func (s *SQLite) settle(jobs []job, err error) {
-	for _, j := range jobs {
-		j.settle(err)
-		if err == nil {
-			s.at(j.step(settled))
-		}
+	for i, j := range jobs {
+		j.settle(s.transact(ctx, jobs[i:i+1]))
 	}
 }
 
