@@ -45,18 +45,18 @@ func newLetter(name string) letter {
 	return letter{msgid: msgid, raw: b.Bytes()}
 }
 
-// offer sends the letter once. An error means that a client would try again; that
-// it must not, it says with final.
-func (l letter) offer(ctx context.Context, s *stage.Stage) (err error, final bool) {
+// offer sends the letter once. After an error a client tries again, unless it is
+// final.
+func (l letter) offer(ctx context.Context, s *stage.Stage) (final bool, err error) {
 	_, err = s.Submit(ctx, letterFrom, letterFrom, letterTo, l.raw)
 	var reply *textproto.Error
-	return err, errors.As(err, &reply) && reply.Code/100 != 4
+	return errors.As(err, &reply) && reply.Code/100 != 4, err
 }
 
 // submit is offer, where a refusal for good ends the test.
 func (l letter) submit(t *testing.T, s *stage.Stage) error {
 	t.Helper()
-	err, final := l.offer(within(t), s)
+	final, err := l.offer(within(t), s)
 	if final {
 		t.Fatalf("refused for good: %v", err)
 	}

@@ -2,7 +2,6 @@ package test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"net/textproto"
@@ -11,10 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"pecd/packaging/demo/stage"
 	"pecd/pec"
@@ -342,88 +339,6 @@ func manyCopies(t *testing.T, s *stage.Stage) {
 	finish(t, s, before, l)
 }
 
-// A traffic is letters that several clients send at the same time, each trying
-// again for as long as it must.
-type traffic struct {
-	letters  []letter
-	accepted chan struct{} // one value for each letter, when it is accepted
-	ended    sync.WaitGroup
-	mu       sync.Mutex
-	err      error // the first reason why a client gave up
-}
-
-const clients = 4
-
-func startTraffic(t *testing.T, s *stage.Stage, name string, n int) *traffic {
-	t.Helper()
-	f := &traffic{accepted: make(chan struct{}, n)}
-	todo := make(chan letter, n)
-	for i := range n {
-		l := newLetter(name + "-" + strconv.Itoa(i))
-		f.letters = append(f.letters, l)
-		todo <- l
-	}
-	close(todo)
-	ctx := within(t)
-	for range clients {
-		f.ended.Add(1)
-		go func() {
-			defer f.ended.Done()
-			for l := range todo {
-				if err := l.insist(ctx, s); err != nil {
-					f.mu.Lock()
-					f.err = errors.Join(f.err, err)
-					f.mu.Unlock()
-					return
-				}
-				f.accepted <- struct{}{}
-			}
-		}()
-	}
-	t.Cleanup(f.ended.Wait)
-	return f
-}
-
-// insist offers the letter until it is accepted.
-func (l letter) insist(ctx context.Context, s *stage.Stage) error {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err, final := l.offer(ctx, s)
-		if err == nil || final {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%s: %w: %w", l.msgid, ctx.Err(), err)
-		case <-tick.C:
-		}
-	}
-}
-
-// await waits until so many more letters are accepted.
-func (f *traffic) await(t *testing.T, n int) {
-	t.Helper()
-	ctx := within(t)
-	for range n {
-		select {
-		case <-f.accepted:
-		case <-ctx.Done():
-			t.Fatal("the clients do not get on")
-		}
-	}
-}
-
-// finish waits for all clients and wants their letters to have come through.
-func (f *traffic) finish(t *testing.T, s *stage.Stage, before map[string]float64) {
-	t.Helper()
-	f.ended.Wait()
-	if f.err != nil {
-		t.Fatal(f.err)
-	}
-	finish(t, s, before, f.letters...)
-}
-
 // endInTraffic tells each pecd to end while messages are under way: it finishes
 // them, so that nothing comes twice and nothing is lost.
 func endInTraffic(t *testing.T, s *stage.Stage) {
@@ -438,7 +353,8 @@ func endInTraffic(t *testing.T, s *stage.Stage) {
 	f.await(t, 3)
 	stop(t, s.Alfa)
 	start(t, s.Alfa)
-	f.finish(t, s, before)
+	f.wait(t)
+	finish(t, s, before, f.letters...)
 }
 
 // startedTwice starts a second pecd with the store of the first.

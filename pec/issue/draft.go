@@ -13,13 +13,14 @@ import (
 // package signer turns it into something that may leave.
 type Draft struct {
 	// Event is what the message certifies, in the form of daticert.Normal: with
-	// what its kind does not certify left out.
+	// what its kind does not certify left out. Of an anomaly envelope, which
+	// certifies nothing, it is what the text says.
 	Event pec.Event
 	// Header holds the top-level header fields that are not MIME's, each ended
 	// by CRLF. MIME-Version and Content-Type are to follow it, and where EightBit
-	// is set, Content-Transfer-Encoding: 8bit. It is ASCII but for fields that a
-	// transport envelope inherits with 8-bit characters; the original inside has
-	// the same, so EightBit is set then.
+	// is set, Content-Transfer-Encoding: 8bit. It is ASCII but for fields that an
+	// envelope inherits with 8-bit characters; the original inside has the same, so
+	// EightBit is set then.
 	Header []byte
 	// Entity is the multipart/mixed with its own header, the bytes to be signed,
 	// without the CRLF that belongs to the boundary after it.
@@ -33,6 +34,10 @@ type Draft struct {
 	// From and To are the SMTP envelope.
 	From pec.Address
 	To   []pec.Address
+	// NullSender says that From is empty because the reverse path is <>: an
+	// anomaly envelope keeps that of what it holds (RFC 6109, 3.2.2), and that may
+	// be a bounce. Without NullSender an empty From is a mistake.
+	NullSender bool
 	// Original says that Entity carries postacert.eml.
 	Original bool
 }

@@ -20,9 +20,10 @@ func newBoundary(rnd io.Reader) (string, error) {
 	return "=_" + s, err
 }
 
-// fill makes d's entity: the text of m for d.Event, daticert.xml and, if there
-// is one, the original; RFC 6109, 4.3. The original is not copied.
-func (d *Draft) fill(m model, original message.Content, rnd io.Reader) error {
+// fill makes d's entity: the text of m for shown, daticert.xml of d.Event and, if
+// there is one, the original; RFC 6109, 4.3. An anomaly envelope certifies nothing
+// and has no daticert.xml (RFC 6109, 3.2.2). The original is not copied.
+func (d *Draft) fill(m model, shown pec.Event, original message.Content, rnd io.Reader) error {
 	var boundaries [3]string
 	for i := range boundaries {
 		var err error
@@ -32,10 +33,6 @@ func (d *Draft) fill(m model, original message.Content, rnd io.Reader) error {
 	}
 	d.Boundary = boundaries[0]
 	mixed, alternative := boundaries[1], boundaries[2]
-	xml, err := daticert.Marshal(d.Event)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrEvent, err)
-	}
 
 	var w bytes.Buffer
 	w.WriteString("Content-Type: multipart/mixed; boundary=\"" + mixed + "\"\r\n")
@@ -46,11 +43,17 @@ func (d *Draft) fill(m model, original message.Content, rnd io.Reader) error {
 		w.WriteString("Content-Transfer-Encoding: 8bit\r\n")
 	}
 	w.WriteString("\r\n--" + mixed + "\r\n")
-	if err := writeTexts(&w, m, d.Event, alternative); err != nil {
+	if err := writeTexts(&w, m, shown, alternative); err != nil {
 		return err
 	}
-	w.WriteString("\r\n--" + mixed + "\r\n")
-	writeData(&w, xml)
+	if d.Event.Kind != pec.KindAnomaly {
+		xml, err := daticert.Marshal(d.Event)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrEvent, err)
+		}
+		w.WriteString("\r\n--" + mixed + "\r\n")
+		writeData(&w, xml)
+	}
 	if original != nil {
 		w.WriteString("\r\n--" + mixed + "\r\n")
 		writePartHeader(&w, "message/rfc822", pec.OriginalName, encoding)
@@ -58,6 +61,28 @@ func (d *Draft) fill(m model, original message.Content, rnd io.Reader) error {
 	d.Entity = append(message.Text(w.Bytes()), original...)
 	d.Entity = append(d.Entity, message.Piece{Text: []byte("\r\n--" + mixed + "--\r\n")})
 	return nil
+}
+
+// Limits of a header of ours: less than package message reads, which counts the
+// MIME fields too.
+const (
+	maxHeader = 1<<20 - 4<<10 // octets
+	maxFields = 10000 - 10
+)
+
+// fitting returns d if its header can be read again. What it inherits, and the
+// subject, may be of any length.
+func (d Draft) fitting() (Draft, error) {
+	fields := 0
+	for line := range bytes.Lines(d.Header) {
+		if line[0] != ' ' && line[0] != '\t' {
+			fields++
+		}
+	}
+	if len(d.Header) > maxHeader || fields > maxFields {
+		return Draft{}, unfit("header of %d octets in %d fields", len(d.Header), fields)
+	}
+	return d, nil
 }
 
 // writePartHeader writes the header of a named part with the empty line.

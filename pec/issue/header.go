@@ -3,6 +3,7 @@ package issue
 import (
 	"bytes"
 	"strings"
+	"unicode/utf8"
 
 	"pecd/pec"
 	"pecd/pec/message"
@@ -38,7 +39,22 @@ func (h *header) reference(msgid string) {
 // cannot travel in a header: a lone LF becomes CRLF, a lone CR or a NUL a blank.
 // Else a next MTA might read a field of its own out of them.
 func (h *header) inherit(from *message.Header, name string) {
-	raw := bytes.ReplaceAll(from.Raw(name), []byte("\r\n"), []byte("\n"))
+	h.copied(from.Raw(name))
+}
+
+// inheritFirst copies the first field of that name, one that RFC 5322, 3.6 allows
+// just once.
+func (h *header) inheritFirst(from *message.Header, name string) {
+	for _, f := range from.Fields {
+		if strings.EqualFold(f.Name(), name) {
+			h.copied(f.Raw)
+			return
+		}
+	}
+}
+
+func (h *header) copied(raw []byte) {
+	raw = bytes.ReplaceAll(raw, []byte("\r\n"), []byte("\n"))
 	for _, c := range raw {
 		switch c {
 		case '\n':
@@ -113,7 +129,9 @@ func fitsHeader(a pec.Address) bool {
 func fitsEnvelope(a pec.Address) bool {
 	local, domain := a.Split()
 	return local != "" && domain != "" && len(a) <= maxAddress &&
-		!strings.ContainsFunc(string(a), func(r rune) bool { return r <= ' ' || r == 0x7f || r == '<' || r == '>' })
+		!strings.ContainsFunc(string(a), func(r rune) bool {
+			return r <= ' ' || r == 0x7f || r == '<' || r == '>' || r == utf8.RuneError
+		})
 }
 
 // fitsField reports whether s is one line of printable ASCII.

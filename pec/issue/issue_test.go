@@ -63,6 +63,19 @@ var relabelled = strings.NewReplacer(
 	"X-TipoRicevuta: completa\r\n", "X-TipoRicevuta: completa\r\nX-Riferimento-Message-ID: <client.1@alfa.example>\r\n",
 ).Replace(original)
 
+// parcel returns raw with its body as the text of a multipart with attachments of
+// the kinds that a brief receipt replaces, and some that it does not.
+func parcel(raw string) string {
+	head, body, _ := strings.Cut(raw, "\r\n\r\n")
+	return head + "\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=\"outer\"\r\n\r\nPreambolo.\r\n--outer\r\n" +
+		"Content-Type: multipart/related; boundary=inner\r\n\r\n--inner\r\nContent-Type: text/plain; charset=iso-8859-1\r\n\r\n" +
+		body + "\r\n--inner\r\nContent-ID: <logo>\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n" +
+		"Content-Disposition: inline; filename=logo.png\r\n\r\niVBORw0KGgo=\r\n--inner--\r\n--outer\r\n" +
+		"Content-Type: application/pdf; name=\"=?UTF-8?Q?perch=C3=A9.pdf?=\"\r\nContent-Transfer-Encoding: base64\r\n" +
+		"Content-Description: delibera\r\n\r\nJVBERi0xLjQK\r\nJSVFT0YK\r\n\r\n--outer\r\nContent-Type: message/rfc822\r\n\r\n" +
+		"Subject: allegato\r\n\r\nTesto dell'allegato.\r\n--outer--\r\nEpilogo.\r\n"
+}
+
 func read(t testing.TB, s string) *message.Message {
 	t.Helper()
 	m, err := message.Read(message.Bytes(s))
@@ -87,6 +100,9 @@ type made struct {
 	postacert string // "" if none
 }
 
+// carries reports whether d is to carry postacert.eml, which may be empty.
+func (d made) carries() bool { return d.postacert != "" || d.Event.Kind == pec.KindAnomaly }
+
 // all returns one draft of each kind for base.
 func all(t testing.TB, base pec.Event, raw string) map[string]made {
 	t.Helper()
@@ -106,21 +122,41 @@ func all(t testing.TB, base pec.Event, raw string) map[string]made {
 	inside := string(bytesOf(t, message.Relabel(m, ev.Identifier, ev.MsgID)))
 	drafts["transport"] = made{d, inside}
 
+	drafts["anomaly"] = made{must(beta.Anomaly(reported(ev), m, f, rnd())), raw}
+	bounce := reported(ev)
+	bounce.Sender = ""
+	drafts["anomaly-bounce"] = made{must(beta.Anomaly(bounce, m, f, rnd())), raw}
+
+	ev.Detail = "il campo To manca; il campo Bcc non è ammesso"
+	drafts["non-acceptance"] = made{must(alfa.NonAcceptance(ev, rnd())), ""}
+
 	ev.Taken = []pec.Address{ev.Recipients[0].Address}
 	drafts["take-charge"] = made{must(beta.TakeCharge(ev, "ricevute@alfa.example", rnd())), ""}
 
 	ev.Recipient = ev.Recipients[0].Address
+	drafts["timeout-12"] = made{must(alfa.Timeout(ev, 12, rnd())), ""}
+	drafts["timeout-24"] = made{must(alfa.Timeout(ev, 24, rnd())), ""}
 	carried := message.Text([]byte(inside))
 	drafts["delivery-complete"] = made{must(beta.Delivery(ev, carried, f.EightBit, rnd())), inside}
 	drafts["delivery-copy"] = made{must(beta.Delivery(ev, nil, f.EightBit, rnd())), ""}
 	ev.Receipt = pec.Brief
-	drafts["delivery-brief"] = made{must(beta.Delivery(ev, carried, f.EightBit, rnd())), inside}
+	short, err := Brief(read(t, parcel(inside)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	drafts["delivery-brief"] = made{must(beta.Delivery(ev, short, f.EightBit, rnd())), string(bytesOf(t, short))}
 	ev.Receipt = pec.Concise
 	drafts["delivery-concise"] = made{must(beta.Delivery(ev, carried, f.EightBit, rnd())), ""}
 
 	ev.Error, ev.Detail = pec.ErrorNoDest, "5.1.1 - Beta Servizi - indirizzo non valido"
 	drafts["non-delivery"] = made{must(beta.NonDelivery(ev, rnd())), ""}
 	return drafts
+}
+
+// reported returns ev as the event of an anomaly.
+func reported(ev pec.Event) pec.Event {
+	ev.Identifier, ev.Detail = "20310704070503000def@beta.example", "il messaggio non è firmato da un gestore"
+	return ev
 }
 
 func bytesOf(t testing.TB, c message.Content) []byte {
@@ -164,7 +200,9 @@ func TestGolden(t *testing.T) {
 	for number, drafts := range sets {
 		for name, d := range drafts {
 			golden(t, name+"-"+number, signed(t, d.Draft))
-			lint(t, d.Draft)
+			if d.Event.Kind != pec.KindAnomaly {
+				lint(t, d.Draft)
+			}
 		}
 	}
 }

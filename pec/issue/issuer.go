@@ -28,6 +28,8 @@ func unfit(format string, args ...any) error {
 type Issuer struct {
 	Name    string      // of the provider (gestore-emittente)
 	Address pec.Address // posta-certificata@domain, the From of all that is issued
+	// ItalianOnly leaves out the English text after the Italian one.
+	ItalianOnly bool
 }
 
 // lower is base32 in digits and small letters: alphanumeric, and the same
@@ -83,11 +85,11 @@ func (i Issuer) Transport(ev pec.Event, original *message.Message, facts message
 		}
 		d.To = append(d.To, r.Address)
 	}
-	if err := d.fill(transport, message.Relabel(original, ev.Identifier, ev.MsgID), rnd); err != nil {
+	if err := d.fill(i.wording(transport), ev, message.Relabel(original, ev.Identifier, ev.MsgID), rnd); err != nil {
 		return Draft{}, err
 	}
 	d.Header = i.envelopeHeader(ev, &original.Header)
-	return d, nil
+	return d.fitting()
 }
 
 // Acceptance returns the acceptance receipt (ricevuta di accettazione; RFC 6109,
@@ -98,6 +100,56 @@ func (i Issuer) Acceptance(ev pec.Event, rnd io.Reader) (Draft, error) {
 		return Draft{}, err
 	}
 	return i.receipt(ev, ev.Sender, acceptance, nil, false, rnd)
+}
+
+// NonAcceptance returns the non-acceptance notice for formal exceptions (avviso di
+// non accettazione; RFC 6109, 3.1.2) to the sender, which is the reverse path.
+// ev.Detail holds all reasons, in Italian; ev.Identifier is one made for the
+// notice, since there is no envelope. The message itself is never in it.
+func (i Issuer) NonAcceptance(ev pec.Event, rnd io.Reader) (Draft, error) {
+	ev, err := i.certify(orOther(ev), pec.KindNonAcceptance)
+	if err != nil {
+		return Draft{}, err
+	}
+	return i.receipt(ev, ev.Sender, nonAcceptance, nil, false, rnd)
+}
+
+// Timeout returns the notice that nothing was heard of the delivery to
+// ev.Recipient within hours, 12 or 24, of dispatch (avviso di mancata consegna
+// per superamento tempo massimo; RFC 6109, 3.1.6). It sets ev.Detail itself:
+// programs take the code 5.4.1 for the last word on a message, so only the notice
+// of 24 hours has it (docs/rules.md, N2).
+func (i Issuer) Timeout(ev pec.Event, hours int, rnd io.Reader) (Draft, error) {
+	var m model
+	var code string
+	switch hours {
+	case 12:
+		m, code, ev.Detail = timeout12, "4.4.1", timeout12Detail
+	case 24:
+		m, code, ev.Detail = timeout24, "5.4.1", timeout24Detail
+	default:
+		return Draft{}, unfit("timeout of %d hours", hours)
+	}
+	ev, err := i.certify(orOther(ev), pec.KindTimeout)
+	if err != nil {
+		return Draft{}, err
+	}
+	ev.Detail = coded(code, ev)
+	return i.receipt(ev, ev.Sender, m, nil, false, rnd)
+}
+
+// orOther returns ev with the error that the certification data of its kind has
+// where the caller names none.
+func orOther(ev pec.Event) pec.Event {
+	if ev.Error == "" || ev.Error == pec.NoError {
+		ev.Error = pec.ErrorOther
+	}
+	return ev
+}
+
+// coded returns ev.Detail in the form X.Y.Z - provider - text (docs/rules.md, N1).
+func coded(code string, ev pec.Event) string {
+	return code + " - " + ev.Provider + " - " + ev.Detail
 }
 
 // TakeCharge returns the take-charge receipt (ricevuta di presa in carico; RFC
@@ -113,21 +165,24 @@ func (i Issuer) TakeCharge(ev pec.Event, to pec.Address, rnd io.Reader) (Draft, 
 
 // Delivery returns the delivery receipt (ricevuta di avvenuta consegna; RFC
 // 6109, 3.3.2) for ev.Recipient. original is postacert.eml as the envelope
-// carries it, eightBit whether it holds bytes over 127; for a recipient that is
-// not Primary the caller gives nil. Without an original, or where the sender
-// asked for a concise receipt, it is the concise one.
+// carries it, or where ev.Receipt is Brief, what Brief made of it; eightBit says
+// whether it holds bytes over 127. For a recipient that is not Primary the caller
+// gives nil. Without an original, or where the sender asked for a concise receipt,
+// it is the concise one. The certification data names the type that was asked for
+// in any case.
 func (i Issuer) Delivery(ev pec.Event, original message.Content, eightBit bool, rnd io.Reader) (Draft, error) {
 	ev, err := i.certify(ev, pec.KindDelivery)
 	if err != nil {
 		return Draft{}, err
 	}
-	if original == nil || ev.Receipt == pec.Concise {
-		return i.receipt(ev, ev.Sender, deliveryConcise, nil, false, rnd)
+	m := deliveryComplete
+	switch {
+	case original == nil || ev.Receipt == pec.Concise:
+		m, original, eightBit = deliveryConcise, nil, false
+	case ev.Receipt == pec.Brief:
+		m = deliveryBrief
 	}
-	// Who asked for a brief receipt gets the complete one: it proves all that the
-	// brief one does, which only spares traffic. The certification data names the
-	// type that was asked for in either case.
-	return i.receipt(ev, ev.Sender, deliveryComplete, original, eightBit, rnd)
+	return i.receipt(ev, ev.Sender, m, original, eightBit, rnd)
 }
 
 // NonDelivery returns the non-delivery notice (avviso di mancata consegna; RFC
@@ -156,18 +211,26 @@ func (i Issuer) receipt(ev pec.Event, to pec.Address, m model, original message.
 		return Draft{}, err
 	}
 	d := Draft{Event: ev, MessageID: string(id), From: i.Address, To: []pec.Address{to}, Original: original != nil, EightBit: eightBit}
-	if err := d.fill(m, original, rnd); err != nil {
+	if err := d.fill(i.wording(m), ev, original, rnd); err != nil {
 		return Draft{}, err
 	}
 	d.Header = i.receiptHeader(ev, m, to, d.MessageID)
-	return d, nil
+	return d.fitting()
+}
+
+// wording returns m in the languages of i.
+func (i Issuer) wording(m model) model {
+	if i.ItalianOnly {
+		m.english = words{}
+	}
+	return m
 }
 
 // certify returns ev as a message of kind certifies it, without what that kind
 // has no place for.
 func (i Issuer) certify(ev pec.Event, kind pec.Kind) (pec.Event, error) {
-	if i.Name == "" || !fitsHeader(i.Address) {
-		return ev, unfit("issuer %q %q", i.Name, i.Address)
+	if err := i.valid(); err != nil {
+		return ev, err
 	}
 	ev.Kind, ev.Provider = kind, i.Name
 	if kind != pec.KindTransport && kind != pec.KindDelivery {
@@ -175,34 +238,53 @@ func (i Issuer) certify(ev pec.Event, kind pec.Kind) (pec.Event, error) {
 	} else if ev.Receipt == "" {
 		ev.Receipt = pec.Complete // RFC 6109, 3.3.2.1
 	}
-	if kind != pec.KindDelivery && kind != pec.KindNonDelivery {
+	if !concernsOne(kind) {
 		ev.Recipient = ""
 	}
 	if kind != pec.KindTakeCharge {
 		ev.Taken = nil
 	}
-	if kind != pec.KindNonDelivery {
+	if !failed(kind) {
 		ev.Detail = ""
 	}
 	ev = daticert.Normal(ev)
-	if ev.Detail != "" && !detailForm.MatchString(ev.Detail) {
-		ev.Detail = "5.0.0 - " + ev.Provider + " - " + ev.Detail
+	if kind == pec.KindNonDelivery && ev.Detail != "" && !detailForm.MatchString(ev.Detail) {
+		ev.Detail = coded("5.0.0", ev)
 	}
 	return ev, check(ev)
+}
+
+func (i Issuer) valid() error {
+	if i.Name == "" || !fitsHeader(i.Address) {
+		return unfit("issuer %q %q", i.Name, i.Address)
+	}
+	return nil
+}
+
+// concernsOne reports whether a message of kind k is about one recipient.
+func concernsOne(k pec.Kind) bool {
+	return k == pec.KindDelivery || k == pec.KindNonDelivery || k == pec.KindTimeout
+}
+
+// failed reports whether a message of kind k says that something went wrong.
+func failed(k pec.Kind) bool {
+	return k == pec.KindNonAcceptance || k == pec.KindNonDelivery || k == pec.KindTimeout
 }
 
 // check looks for what the kind of ev cannot do without. The rest is checked
 // where the certification data is written.
 func check(ev pec.Event) error {
-	failed := ev.Kind == pec.KindNonDelivery
+	failed := failed(ev.Kind)
 	switch {
 	case !fitsHeader(ev.Sender):
 		return unfit("sender %q", ev.Sender)
 	case failed != (ev.Error != pec.NoError) || ev.Error == pec.ErrorVirus:
 		return unfit("%s with error %q", ev.Kind, ev.Error)
+	case failed && ev.Kind != pec.KindNonDelivery && ev.Error != pec.ErrorOther:
+		return unfit("%s with error %q", ev.Kind, ev.Error)
 	case failed && ev.Detail == "":
 		return unfit("%s without detail", ev.Kind)
-	case (failed || ev.Kind == pec.KindDelivery) && ev.Recipient == "":
+	case concernsOne(ev.Kind) && ev.Recipient == "":
 		return unfit("%s without recipient", ev.Kind)
 	case ev.Kind == pec.KindTakeCharge && len(ev.Taken) == 0:
 		return unfit("%s without recipients", ev.Kind)

@@ -91,27 +91,24 @@ func TestKinds(t *testing.T) {
 	ev.Kind, ev.Provider = pec.KindVirus, "somebody else"
 	ev.Receipt = ""
 	ev.Recipient, ev.Taken, ev.Detail = "x@y.example", []pec.Address{"bob@beta.example"}, "left over"
+	kinds := map[string]pec.Kind{
+		"acceptance": pec.KindAcceptance, "transport": pec.KindTransport, "take-charge": pec.KindTakeCharge,
+		"non-delivery": pec.KindNonDelivery, "non-acceptance": pec.KindNonAcceptance, "timeout-12": pec.KindTimeout,
+		"timeout-24": pec.KindTimeout, "anomaly": pec.KindAnomaly, "anomaly-bounce": pec.KindAnomaly,
+	}
 	for name, d := range all(t, ev, original) {
 		got := d.Event
-		var want pec.Kind
-		switch {
-		case name == "acceptance":
-			want = pec.KindAcceptance
-		case name == "transport":
-			want = pec.KindTransport
-		case name == "take-charge":
-			want = pec.KindTakeCharge
-		case name == "non-delivery":
-			want = pec.KindNonDelivery
-		default:
+		want, ok := kinds[name]
+		if !ok {
 			want = pec.KindDelivery
 		}
-		one := want == pec.KindDelivery || want == pec.KindNonDelivery
+		one := want == pec.KindDelivery || want == pec.KindNonDelivery || want == pec.KindTimeout
 		typed := want == pec.KindDelivery || want == pec.KindTransport
+		wrong := want == pec.KindNonDelivery || want == pec.KindTimeout || want == pec.KindNonAcceptance || want == pec.KindAnomaly
 		if got.Kind != want || got.Provider == ev.Provider ||
 			(got.Recipient != "") != one || (got.Receipt != "") != typed ||
 			(got.Taken != nil) != (want == pec.KindTakeCharge) ||
-			(got.Detail != "") != (want == pec.KindNonDelivery) {
+			(got.Detail != "") != wrong || (got.Error != pec.NoError) != wrong {
 			t.Errorf("%s certifies %+v", name, got)
 		}
 		if name == "delivery-copy" && got.Receipt != pec.Complete {
@@ -155,6 +152,10 @@ func TestRefuses(t *testing.T) {
 	everywhere["notice without detail"] = only(pec.KindNonDelivery, func(ev *pec.Event) { ev.Detail = " \n" })
 	everywhere["notice without error"] = only(pec.KindNonDelivery, func(ev *pec.Event) { ev.Error = "" })
 	everywhere["notice of no error"] = only(pec.KindNonDelivery, func(ev *pec.Event) { ev.Error = pec.NoError })
+	everywhere["timeout without recipient"] = only(pec.KindTimeout, func(ev *pec.Event) { ev.Recipient = "" })
+	everywhere["timeout of another error"] = only(pec.KindTimeout, func(ev *pec.Event) { ev.Error = pec.ErrorNoDest })
+	everywhere["non-acceptance without reason"] = only(pec.KindNonAcceptance, func(ev *pec.Event) { ev.Detail = "\n" })
+	everywhere["non-acceptance of another error"] = only(pec.KindNonAcceptance, func(ev *pec.Event) { ev.Error = pec.ErrorNoDomain })
 	everywhere["acceptance with error"] = only(pec.KindAcceptance, func(ev *pec.Event) { ev.Error = pec.ErrorOther })
 	everywhere["taken from nobody"] = only(pec.KindTakeCharge, func(ev *pec.Event) { ev.Taken = nil })
 	everywhere["identifier with dots"] = only(pec.KindTransport, func(ev *pec.Event) { ev.Identifier = "a.b@alfa.example" })
@@ -164,10 +165,11 @@ func TestRefuses(t *testing.T) {
 	everywhere["recipient in brackets"] = only(pec.KindTransport, func(ev *pec.Event) { ev.Recipients[1].Address = "a@b>" })
 
 	for name, f := range everywhere {
-		for _, kind := range []pec.Kind{pec.KindTransport, pec.KindAcceptance, pec.KindTakeCharge, pec.KindDelivery, pec.KindNonDelivery} {
+		for _, kind := range []pec.Kind{pec.KindTransport, pec.KindAcceptance, pec.KindNonAcceptance, pec.KindTakeCharge,
+			pec.KindDelivery, pec.KindNonDelivery, pec.KindTimeout} {
 			i, ev := beta, newEvent()
 			ev.Kind, ev.Recipient, ev.Taken = kind, "bob@beta.example", []pec.Address{"bob@beta.example"}
-			if kind == pec.KindNonDelivery {
+			if kind == pec.KindNonDelivery || kind == pec.KindNonAcceptance {
 				ev.Error, ev.Detail = pec.ErrorOther, "5.2.2 - Beta - casella piena"
 			}
 			f(&i, &ev)
@@ -175,6 +177,13 @@ func TestRefuses(t *testing.T) {
 			if !errors.Is(err, ErrEvent) || d.Entity != nil || d.Header != nil {
 				t.Errorf("%s in %s: %v", name, kind, err)
 			}
+		}
+	}
+	late := newEvent()
+	late.Recipient = "bob@beta.example"
+	for _, hours := range []int{0, 11, 22, -12, 48} {
+		if d, err := alfa.Timeout(late, hours, rnd()); !errors.Is(err, ErrEvent) || d.Entity != nil {
+			t.Errorf("timeout of %d hours: %v", hours, err)
 		}
 	}
 	if _, err := alfa.TakeCharge(newEvent(), "service@alfa.example", rnd()); !errors.Is(err, ErrEvent) {
@@ -201,6 +210,10 @@ func issueAs(t *testing.T, i Issuer, kind pec.Kind, ev pec.Event) (Draft, error)
 		return i.TakeCharge(ev, "service@alfa.example", rnd())
 	case pec.KindDelivery:
 		return i.Delivery(ev, message.Text([]byte(original)), false, rnd())
+	case pec.KindNonAcceptance:
+		return i.NonAcceptance(ev, rnd())
+	case pec.KindTimeout:
+		return i.Timeout(ev, 24, rnd())
 	default:
 		return i.NonDelivery(ev, rnd())
 	}
@@ -218,6 +231,55 @@ func TestDetail(t *testing.T) {
 		if err != nil || d.Event.Detail != want {
 			t.Errorf("%q became %q, %v", given, d.Event.Detail, err)
 		}
+	}
+}
+
+// TestTimeoutDetail: programs take what begins with 5.4.1 for the last word on a
+// message.
+func TestTimeoutDetail(t *testing.T) {
+	ev := newEvent()
+	ev.Recipient, ev.Detail = "bob@beta.example", "left over"
+	for hours, want := range map[int]string{
+		12: "4.4.1 - Alfa PEC S.p.A. - il messaggio non è stato consegnato nelle prime dodici ore dal suo invio",
+		24: "5.4.1 - Alfa PEC S.p.A. - il messaggio non è stato consegnato nelle ventiquattro ore successive al suo invio. " +
+			"Si ritiene che la spedizione debba considerarsi non andata a buon fine.",
+	} {
+		i := alfa
+		i.Name = " " + alfa.Name + "\n"
+		d, err := i.Timeout(ev, hours, rnd())
+		if err != nil || d.Event.Detail != want || d.Event.Error != pec.ErrorOther || d.To[0] != ev.Sender {
+			t.Errorf("%d hours: %+v, %v", hours, d.Event, err)
+		}
+	}
+}
+
+// TestHeaderLimit: what could not be read again is not issued.
+func TestHeaderLimit(t *testing.T) {
+	ev := newEvent()
+	for raw, fits := range map[string]bool{
+		"To: " + strings.Repeat("b@beta.example,\r\n ", 1000) + "c@beta.example\r\n\r\n": true,
+		strings.Repeat("Received: x\r\n", 9970) + "\r\n":                                 true,
+		strings.Repeat("Received: x\r\n", 9995) + "\r\n":                                 false,
+		"To: " + strings.Repeat("b@beta.example,\r\n ", 58150) + "\r\n\r\n":              false,
+	} {
+		m := read(t, raw)
+		d, err := alfa.Transport(ev, m, message.Facts{}, rnd())
+		if fits != (err == nil) || !fits && !errors.Is(err, ErrEvent) || fits == (d.Header == nil) {
+			t.Errorf("transport of %.40q: %v", raw, err)
+		}
+		d, err = alfa.Anomaly(reported(ev), m, message.Facts{}, rnd())
+		if fits != (err == nil) || !fits && !errors.Is(err, ErrUnwrappable) || fits == (d.Header == nil) {
+			t.Errorf("anomaly of %.40q: %v", raw, err)
+		}
+		if err == nil {
+			if m := read(t, string(signed(t, d))); m.Header.Get("Content-Type") == "" {
+				t.Errorf("header of %.40q is cut off", raw)
+			}
+		}
+	}
+	ev.Subject = strings.Repeat("è", 350_000)
+	if _, err := alfa.Acceptance(ev, rnd()); !errors.Is(err, ErrEvent) {
+		t.Errorf("subject longer than a header: %v", err)
 	}
 }
 

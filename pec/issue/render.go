@@ -16,6 +16,7 @@ type view struct {
 	Taken           []string
 	Recipient       string
 	Detail          string
+	Reason          string // Detail without a full stop
 	Identifier      string
 }
 
@@ -33,6 +34,7 @@ func newView(ev pec.Event, exact, free func(string) string) view {
 		Detail:     free(ev.Detail),
 		Identifier: exact(string(ev.Identifier)),
 	}
+	v.Reason = strings.TrimRight(v.Detail, ". ")
 	for _, r := range ev.Recipients {
 		a := addressee{exact(string(r.Address)), certifiedItalian, certifiedEnglish}
 		if r.Type == pec.External {
@@ -55,6 +57,23 @@ func (w words) fill(v view) (string, error) {
 	return b.String(), nil
 }
 
+// languages returns the titles and bodies of m for v: Italian, then English if m
+// has it.
+func (m model) languages(v view) ([][2]string, error) {
+	var all [][2]string
+	for _, w := range []words{m.italian, m.english} {
+		if w.body == nil {
+			continue
+		}
+		body, err := w.fill(v)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, [2]string{w.title, body})
+	}
+	return all, nil
+}
+
 // plain returns the text part, in characters of ISO-8859-1 and with LF; RFC
 // 6109, 4.3.1.
 func (m model) plain(ev pec.Event) (string, error) {
@@ -66,42 +85,53 @@ func (m model) plain(ev pec.Event) (string, error) {
 			return s
 		}
 	}
-	v := newView(ev, show(latin1), show(nearestLatin1))
-	italian, err := m.italian.fill(v)
+	all, err := m.languages(newView(ev, show(latin1), show(nearestLatin1)))
 	if err != nil {
 		return "", err
 	}
-	english, err := m.english.fill(v)
-	if err != nil {
-		return "", err
+	var lines []string
+	for i, t := range all {
+		if i > 0 {
+			lines = append(lines, "", rule, "")
+		}
+		lines = append(lines, t[0], t[1])
 	}
-	lines := []string{m.italian.title, italian, "", rule, "", m.english.title, english}
 	if lost {
-		lines = append(lines, "", lossItalian, lossEnglish)
+		lines = append(append(lines, ""), m.loss(ev.Kind)...)
 	}
 	return strings.Join(lines, "\n") + "\n", nil
+}
+
+// loss returns the lines that say where the exact text is.
+func (m model) loss(k pec.Kind) []string {
+	lines := []string{lossItalian, lossEnglish}
+	if k == pec.KindAnomaly {
+		lines = []string{anomalyLossItalian, anomalyLossEnglish}
+	}
+	if m.english.body == nil {
+		return lines[:1]
+	}
+	return lines
 }
 
 // html returns the HTML part: the same information, exact, in ASCII, and
 // nothing that loads or runs; RFC 6109, 4.3.1.
 func (m model) html(ev pec.Event) (string, error) {
-	v := newView(ev, oneLine, oneLine)
-	italian, err := m.italian.fill(v)
+	all, err := m.languages(newView(ev, oneLine, oneLine))
 	if err != nil {
 		return "", err
 	}
-	english, err := m.english.fill(v)
-	if err != nil {
-		return "", err
+	var b strings.Builder
+	b.WriteString("<html>\n<head><title>" + escapeHTML(m.italian.title) + "</title></head>\n<body>\n")
+	for i, t := range all {
+		if i > 0 {
+			b.WriteString("<hr>\n")
+		}
+		b.WriteString("<h3>" + escapeHTML(t[0]) + "</h3>\n" +
+			strings.ReplaceAll(escapeHTML(t[1]), "\n", "<br>\n") + "<br>\n")
 	}
-	paragraph := func(s string) string {
-		return strings.ReplaceAll(escapeHTML(s), "\n", "<br>\n") + "<br>\n"
-	}
-	return "<html>\n<head><title>" + escapeHTML(m.italian.title) + "</title></head>\n<body>\n" +
-		"<h3>" + escapeHTML(m.italian.title) + "</h3>\n" + paragraph(italian) +
-		"<hr>\n" +
-		"<h3>" + escapeHTML(m.english.title) + "</h3>\n" + paragraph(english) +
-		"</body>\n</html>\n", nil
+	b.WriteString("</body>\n</html>\n")
+	return b.String(), nil
 }
 
 // escapeHTML returns s in ASCII, safe in HTML text.

@@ -38,6 +38,26 @@ and addressed to:
 Message identifier: {{.Identifier}}`),
 }
 
+var nonAcceptance = model{ // RFC 6109, 3.1.2
+	prefix: "AVVISO DI NON ACCETTAZIONE: ",
+	italian: text("Errore nell'accettazione del messaggio", `Il giorno {{.Day}} alle ore {{.Hour}} ({{.Zone}}) nel messaggio
+"{{.Subject}}" proveniente da "{{.Sender}}"
+ed indirizzato a:
+{{range .Recipients}}{{.Address}}
+{{end}}è stato rilevato un problema che ne impedisce l'accettazione
+a causa di: {{.Reason}}.
+Il messaggio non è stato accettato.
+Identificativo messaggio: {{.Identifier}}`),
+	english: text("Error in message acceptance", `On {{.Day}} at {{.Hour}} ({{.Zone}}), in the message
+"{{.Subject}}" originating from "{{.Sender}}"
+and addressed to:
+{{range .Recipients}}{{.Address}}
+{{end}}a problem was detected that prevents its acceptance
+due to: {{.Reason}}.
+The message was not accepted.
+Message identifier: {{.Identifier}}`),
+}
+
 var transport = model{ // RFC 6109, 3.1.5
 	prefix: "POSTA CERTIFICATA: ",
 	italian: text("Messaggio di posta certificata", `Il giorno {{.Day}} alle ore {{.Hour}} ({{.Zone}}) il messaggio
@@ -90,6 +110,12 @@ var deliveryComplete = model{ // RFC 6109, 3.3.2.1
 	english: text("Delivery PEC notification", deliveryEnglish),
 }
 
+var deliveryBrief = model{ // RFC 6109, 3.3.2.2
+	prefix:  deliveryPrefix,
+	italian: text("Ricevuta breve di avvenuta consegna", deliveryItalian),
+	english: text("Brief delivery PEC notification", deliveryEnglish),
+}
+
 var deliveryConcise = model{ // RFC 6109, 3.3.2.3
 	prefix:  deliveryPrefix,
 	italian: text("Ricevuta sintetica di avvenuta consegna", deliveryItalian),
@@ -112,6 +138,68 @@ The message was refused by the system.
 Message identifier: {{.Identifier}}`),
 }
 
+const (
+	timeoutPrefix  = "AVVISO DI MANCATA CONSEGNA PER SUP. TEMPO MASSIMO: "
+	timeoutItalian = `Il giorno {{.Day}} alle ore {{.Hour}} ({{.Zone}}) il messaggio
+"{{.Subject}}" proveniente da "{{.Sender}}"
+e destinato all'utente "{{.Recipient}}"
+`
+	timeoutEnglish = `On {{.Day}} at {{.Hour}} ({{.Zone}}), the message
+"{{.Subject}}" originating from "{{.Sender}}"
+and addressed to "{{.Recipient}}"
+`
+	// In errore-esteso, after code and provider.
+	timeout12Detail = "il messaggio non è stato consegnato nelle prime dodici ore dal suo invio"
+	timeout24Detail = "il messaggio non è stato consegnato nelle ventiquattro ore successive al suo invio. " +
+		"Si ritiene che la spedizione debba considerarsi non andata a buon fine."
+)
+
+var timeout12 = model{ // RFC 6109, 3.1.6
+	prefix: timeoutPrefix,
+	italian: text("Avviso di mancata consegna", timeoutItalian+`non è stato consegnato nelle prime dodici ore dal suo invio. Non escludendo
+che questo possa avvenire in seguito, si ritiene utile considerare che
+l'invio potrebbe non andare a buon fine. Il sistema provvederà comunque
+ad inviare un ulteriore avviso di mancata consegna se nelle prossime
+dodici ore non vi sarà la conferma della ricezione da parte del destinatario.
+Identificativo messaggio: {{.Identifier}}`),
+	english: text("Non-delivery PEC notification", timeoutEnglish+`has not been delivered within the first 12 hours following its dispatch.
+Not excluding that the message might eventually be delivered, it is deemed
+useful to consider that dispatch might not have a positive outcome. The
+system will see to sending another non-delivery PEC notification if in the
+following twelve hours no confirmation is received from the recipient.
+Message identifier: {{.Identifier}}`),
+}
+
+var timeout24 = model{ // RFC 6109, 3.1.6
+	prefix: timeoutPrefix,
+	italian: text("Avviso di mancata consegna", timeoutItalian+`non è stato consegnato nelle ventiquattro ore successive al suo invio. Si
+ritiene che la spedizione debba considerarsi non andata a buon fine.
+Identificativo messaggio: {{.Identifier}}`),
+	english: text("Non-delivery PEC notification", timeoutEnglish+`has not been delivered within 24 hours of its dispatch.
+The transaction is deemed to be considered terminated with a negative outcome.
+Message identifier: {{.Identifier}}`),
+}
+
+// There is no identifier in it: nothing was certified.
+var anomaly = model{ // RFC 6109, 3.2.2
+	prefix: "ANOMALIA MESSAGGIO: ",
+	italian: text("Anomalia nel messaggio", `Il giorno {{.Day}} alle ore {{.Hour}} ({{.Zone}}) è stato ricevuto
+il messaggio "{{.Subject}}" proveniente da "{{.Sender}}"
+ed indirizzato a:
+{{range .Recipients}}{{.Address}}
+{{end}}Tali dati non sono stati certificati per il seguente errore:
+{{.Detail}}
+Il messaggio originale è incluso in allegato.`),
+	english: text("Message anomaly", `On {{.Day}} at {{.Hour}} ({{.Zone}}), the message
+"{{.Subject}}" originating from "{{.Sender}}"
+and addressed to:
+{{range .Recipients}}{{.Address}}
+{{end}}was received.
+The data has not been certified due to the following error:
+{{.Detail}}
+The original message is attached.`),
+}
+
 // What acceptance receipts call the two types of recipients.
 const (
 	certifiedItalian, certifiedEnglish = "posta certificata", "certified mail"
@@ -123,6 +211,12 @@ const (
 const (
 	lossItalian = "I caratteri che questo testo non può mostrare sono scritti come ?; il testo esatto è in daticert.xml."
 	lossEnglish = "Characters that this text cannot show are written as ?; the exact text is in daticert.xml."
+)
+
+// An anomaly envelope has no daticert.xml, but the message itself.
+const (
+	anomalyLossItalian = "I caratteri che questo testo non può mostrare sono scritti come ?; il testo esatto è nel messaggio allegato."
+	anomalyLossEnglish = "Characters that this text cannot show are written as ?; the exact text is in the attached message."
 )
 
 // rule stands between the two languages in the plain text.

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"golang.org/x/text/encoding/charmap"
+
 	"pecd/pec"
 	"pecd/pec/message"
 )
@@ -29,7 +31,7 @@ func TestItalian(t *testing.T) {
 		"take-charge": "Ricevuta di presa in carico\n" + first + "il messaggio\n" + second + "ed indirizzato a:\n" +
 			"bob@beta.example\nè stato accettato dal sistema.\n" + last,
 		"delivery-complete": "Ricevuta di avvenuta consegna\n" + delivered,
-		"delivery-brief":    "Ricevuta di avvenuta consegna\n" + delivered,
+		"delivery-brief":    "Ricevuta breve di avvenuta consegna\n" + delivered,
 		"delivery-copy":     "Ricevuta sintetica di avvenuta consegna\n" + delivered,
 		"delivery-concise":  "Ricevuta sintetica di avvenuta consegna\n" + delivered,
 		"non-delivery": "Avviso di mancata consegna\n" + first + "nel messaggio\n" + second +
@@ -37,24 +39,93 @@ func TestItalian(t *testing.T) {
 			"è stato rilevato un errore 5.1.1 - Beta Servizi - indirizzo non valido.\n" +
 			"Il messaggio è stato rifiutato dal sistema.\n" + last,
 	}
+	late := first + "il messaggio\n" + second + "e destinato all'utente \"bob@beta.example\"\n"
+	want["timeout-12"] = "Avviso di mancata consegna\n" + late +
+		"non è stato consegnato nelle prime dodici ore dal suo invio. Non escludendo\n" +
+		"che questo possa avvenire in seguito, si ritiene utile considerare che\n" +
+		"l'invio potrebbe non andare a buon fine. Il sistema provvederà comunque\n" +
+		"ad inviare un ulteriore avviso di mancata consegna se nelle prossime\n" +
+		"dodici ore non vi sarà la conferma della ricezione da parte del destinatario.\n" + last
+	want["timeout-24"] = "Avviso di mancata consegna\n" + late +
+		"non è stato consegnato nelle ventiquattro ore successive al suo invio. Si\n" +
+		"ritiene che la spedizione debba considerarsi non andata a buon fine.\n" + last
+	want["non-acceptance"] = "Errore nell'accettazione del messaggio\n" + first + "nel messaggio\n" + second + "ed indirizzato a:\n" +
+		"bob@beta.example\nmario@ordinary.example\nè stato rilevato un problema che ne impedisce l'accettazione\n" +
+		"a causa di: il campo To manca; il campo Bcc non è ammesso.\nIl messaggio non è stato accettato.\n" + last
+	want["anomaly"] = "Anomalia nel messaggio\n" + first + "è stato ricevuto\nil messaggio " + second + "ed indirizzato a:\n" +
+		"bob@beta.example\nmario@ordinary.example\nTali dati non sono stati certificati per il seguente errore:\n" +
+		"il messaggio non è firmato da un gestore\nIl messaggio originale è incluso in allegato."
+	want["anomaly-bounce"] = want["anomaly"] // the sender is that of From
 	ev := newEvent()
 	ev.Subject = "Oggetto"
-	models := map[string]model{
-		"acceptance": acceptance, "transport": transport, "take-charge": takeCharge, "non-delivery": nonDelivery,
-		"delivery-complete": deliveryComplete, "delivery-brief": deliveryComplete,
-		"delivery-copy": deliveryConcise, "delivery-concise": deliveryConcise,
+	drafts := all(t, ev, original)
+	if len(drafts) != len(want) {
+		t.Fatalf("%d drafts, %d texts", len(drafts), len(want))
 	}
-	for name, d := range all(t, ev, original) {
-		got, err := models[name].plain(d.Event)
+	for name, d := range drafts {
+		root, err := read(t, string(signed(t, d.Draft))).Structure()
 		if err != nil {
 			t.Fatal(err)
 		}
+		got := latin(t, root.Children[0].Children[0].Children[0])
 		italian, english, ok := strings.Cut(got, "\n\n"+rule+"\n\n")
 		if italian != want[name] {
 			t.Errorf("%s:\n%s\nwant\n%s", name, italian, want[name])
 		}
-		if !ok || !strings.HasSuffix(english, "\nMessage identifier: 20310704070503000abc@alfa.example\n") {
+		end := "\nMessage identifier: 20310704070503000abc@alfa.example\n"
+		if d.Event.Kind == pec.KindAnomaly {
+			end = "\nThe original message is attached.\n"
+		}
+		if !ok || !strings.HasSuffix(english, end) {
 			t.Errorf("%s in English:\n%s", name, english)
+		}
+	}
+}
+
+// latin returns a text part as Unicode with LF.
+func latin(t *testing.T, p *message.Part) string {
+	t.Helper()
+	b, err := charmap.ISO8859_1.NewDecoder().Bytes(readAll(t, p.Decoded()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.ReplaceAll(string(b), "\r\n", "\n")
+}
+
+// TestItalianOnly: without the English block nothing of it is left.
+func TestItalianOnly(t *testing.T) {
+	i := alfa
+	i.ItalianOnly = true
+	ev := newEvent()
+	ev.Subject = "日本"
+	ev.Detail = "errore"
+	for _, issued := range []func() (Draft, error){
+		func() (Draft, error) { return i.Acceptance(ev, rnd()) },
+		func() (Draft, error) { return i.Transport(ev, read(t, original), message.Facts{}, rnd()) },
+		func() (Draft, error) { return i.Anomaly(ev, read(t, original), message.Facts{}, rnd()) },
+	} {
+		d, err := issued()
+		if err != nil {
+			t.Fatal(err)
+		}
+		root, err := read(t, string(signed(t, d))).Structure()
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts := root.Children[0].Children[0]
+		plain, markup := latin(t, texts.Children[0]), string(readAll(t, texts.Children[1].Decoded()))
+		loss := lossItalian
+		if d.Event.Kind == pec.KindAnomaly {
+			loss = anomalyLossItalian
+		}
+		if !strings.HasPrefix(plain, "Ricevuta") && !strings.HasPrefix(plain, "Messaggio") && !strings.HasPrefix(plain, "Anomalia") ||
+			!strings.HasSuffix(plain, "\n\n"+loss+"\n") {
+			t.Errorf("text\n%s", plain)
+		}
+		for _, english := range []string{rule, "<hr>", "On 04", "Message identifier", "originating", "Characters"} {
+			if strings.Contains(plain, english) || strings.Contains(markup, english) {
+				t.Errorf("%s holds %q", d.Event.Kind, english)
+			}
 		}
 	}
 }
@@ -133,9 +204,16 @@ func FuzzDraft(f *testing.F) {
 		if d, err := i.NonDelivery(ev, rnd()); err == nil && d.Event.Subject == subject {
 			checkDraft(t, made{d, ""}, subject)
 		}
-		ev.Error, ev.Detail = "", ""
+		if d, err := i.NonAcceptance(ev, rnd()); err == nil && d.Event.Subject == subject {
+			checkDraft(t, made{d, ""}, subject)
+		}
 		raw := "Subject: x\r\nMessage-ID: <x@y>\r\n\r\n" + strings.NewReplacer("\r", "", "\n", "\r\n", "\x00", "").Replace(body)
-		if fact := facts(t, raw); fact.LongestLine <= 998 {
+		fact := facts(t, raw)
+		if d, err := i.Anomaly(ev, read(t, raw), fact, rnd()); err == nil && d.Event.Subject == subject {
+			checkDraft(t, made{d, raw}, subject)
+		}
+		ev.Error, ev.Detail = "", ""
+		if fact.LongestLine <= 998 {
 			d, err := i.Delivery(ev, message.Text([]byte(raw)), fact.EightBit, rnd())
 			if err == nil && d.Event.Subject == subject {
 				checkDraft(t, made{d, raw}, subject)
