@@ -116,7 +116,7 @@ func TestAnomalyMessageID(t *testing.T) {
 		}
 		line := field(t, d, "Message-ID")
 		switch {
-		case want == fresh && (!identifierForm.MatchString(d.MessageID) || line != "Message-ID: <"+d.MessageID+">\r\n"):
+		case want == fresh && (!strings.HasPrefix(d.MessageID, "20310704070503") || line != "Message-ID: <"+d.MessageID+">\r\n"):
 			t.Errorf("%q became %q, %q", given, d.MessageID, line)
 		case want != fresh && (d.MessageID != want || line != given):
 			t.Errorf("%q became %q, %q", given, d.MessageID, line)
