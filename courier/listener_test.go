@@ -246,7 +246,7 @@ func newFixture(t *testing.T, addr string) *fixture {
 func (f *fixture) open() {
 	f.t.Helper()
 	var err error
-	if f.store, err = logstore.Open(context.Background(), logstore.Options{Dir: f.dir}); err != nil {
+	if f.store, err = logstore.Open(context.Background(), logstore.Options{Dir: f.dir, Rand: f}); err != nil {
 		f.t.Fatal(err)
 	}
 }

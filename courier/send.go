@@ -43,7 +43,7 @@ func (s *sender) send(m logstore.Outgoing) ([]pec.Address, error) {
 		s.restore(err)
 		return nil, errors.Join(err, refusal)
 	}
-	s.courier.Log.Info("courier: taken by the MTA", "message_id", m.MessageID, "envelope", m.Envelope,
+	s.courier.Log.Info("courier: taken by the MTA", "message_id", m.MessageID, "envelope", m.EnvelopeID,
 		"recipients", len(accepted), "reply", reply)
 	return accepted, refusal
 }
@@ -94,7 +94,7 @@ func (s *sender) mail(m logstore.Outgoing) error {
 		Size:       m.Content.Size(),
 		UTF8:       !ascii(m),
 		Return:     smtp.DSNReturnHeaders,
-		EnvelopeID: envid(m.Envelope),
+		EnvelopeID: envid(m.EnvelopeID),
 	})
 	if s.used && closed(err) {
 		return fmt.Errorf("%w: %w", errStale, err)
@@ -112,9 +112,10 @@ func closed(err error) bool {
 	return errors.Is(err, io.EOF) || errors.As(err, &network) && !network.Timeout()
 }
 
-// envid returns the ENVID for id; none if it cannot be one: the identifier may
-// be another provider's.
-func envid(id pec.Identifier) string {
+// envid returns id, or nothing if it cannot be an ENVID: it may hold the
+// identifier of another provider. The client encodes it as xtext, and as such it
+// is measured.
+func envid(id string) string {
 	n := 0
 	for _, b := range []byte(id) {
 		switch {
@@ -129,7 +130,7 @@ func envid(id pec.Identifier) string {
 	if n > maxENVID {
 		return ""
 	}
-	return string(id)
+	return id
 }
 
 // ascii reports whether all envelope addresses of m are.
@@ -237,7 +238,7 @@ func wrap(command string, err error) error {
 // logFailure tells the operator. The listener is ours and has to take
 // everything: a refusal for good is a misconfiguration.
 func logFailure(log *slog.Logger, m logstore.Outgoing, err error) {
-	log = log.With("message_id", m.MessageID, "envelope", m.Envelope, "attempt", m.Attempts+1, "error", err)
+	log = log.With("message_id", m.MessageID, "envelope", m.EnvelopeID, "attempt", m.Attempts+1, "error", err)
 	var reply *smtp.SMTPError
 	switch {
 	case errors.Is(err, errLost):

@@ -92,7 +92,7 @@ func (s *sender) record(hard context.Context, m logstore.Outgoing, taken []pec.A
 			return true
 		}
 		c.Log.Error("courier: the MTA has the message but the store cannot note it; if the process ends now it is sent again",
-			"message_id", m.MessageID, "envelope", m.Envelope, "error", err)
+			"message_id", m.MessageID, "envelope", m.EnvelopeID, "error", err)
 		if !wait(hard, c.Retry(n)) {
 			return false
 		}

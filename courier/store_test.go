@@ -181,10 +181,10 @@ func TestAddresses(t *testing.T) {
 	l := listen(t, &listener{}, "")
 	f := newFixture(t, l.addr)
 	text := message.Text([]byte("Subject: x\r\n\r\ny\r\n"))
-	long := pec.Identifier(strings.Repeat("x", 101))
+	long := strings.Repeat("x", 100) // the longest
 	for _, c := range []struct {
 		from, to pec.Address
-		envelope pec.Identifier
+		envelope string
 		sent     bool
 		utf8     bool
 		envid    string
@@ -193,7 +193,10 @@ func TestAddresses(t *testing.T) {
 		{from: "", to: "c@d.example", envelope: "a+b=c@b.example", sent: true, envid: "a+b=c@b.example"},
 		{from: "a@b.example", to: "cà@d.example", envelope: "1@b.example", sent: true, utf8: true, envid: "1@b.example"},
 		{from: "à@b.example", to: "c@d.example", envelope: "è@b.example", sent: true, utf8: true},
-		{from: "a@b.example", to: `"x > y\" z"@d.example`, envelope: long, sent: true},
+		{from: "a@b.example", to: `"x > y\" z"@d.example`, envelope: long, sent: true, envid: long},
+		{from: "a@b.example", to: "c@d.example", envelope: long + "x", sent: true},
+		{from: "a@b.example", to: "c@d.example", envelope: long[2:] + "+", sent: true}, // 101 when encoded
+		{from: "a@b.example", to: "c@d.example", sent: true},
 		{from: "a@b.example", to: "c@d.example", envelope: "a b@b.example", sent: true},
 		{from: "a@b.example> SIZE=1", to: "c@d.example"},
 		{from: "a@b.example", to: "c@d.example>\r\nRCPT TO:<e@f.example"},
@@ -203,7 +206,7 @@ func TestAddresses(t *testing.T) {
 		{from: "a@b.example", to: "c\x7f@e.example"},
 	} {
 		store := &list{wake: make(chan struct{}), out: []logstore.Outgoing{{
-			ID: 1, From: c.from, To: []pec.Address{c.to}, Envelope: c.envelope, Content: text,
+			ID: 1, From: c.from, To: []pec.Address{c.to}, EnvelopeID: c.envelope, Content: text,
 		}}}
 		f.run(store)
 		if !c.sent {
@@ -218,8 +221,8 @@ func TestAddresses(t *testing.T) {
 			t.Errorf("%+v is sent as %+v", c, r)
 		}
 	}
-	if messages, _ := l.count(); messages != 6 {
-		t.Errorf("%d messages were sent, want 6", messages)
+	if messages, _ := l.count(); messages != 9 {
+		t.Errorf("%d messages were sent, want 9", messages)
 	}
 }
 

@@ -104,6 +104,49 @@ func BenchmarkTake(b *testing.B) {
 	}
 }
 
+// What is overdue in a ledger of 100,000 rows that nobody has answered: nothing,
+// a hundred rows, and nothing among rows that were all warned.
+func BenchmarkOverdue(b *testing.B) {
+	const rows = 100_000
+	dir := b.TempDir()
+	s := open(b, logstore.Options{Dir: dir})
+	defer closeStore(b, s)
+	fillLedger(b, dir, rows)
+	for _, c := range []struct {
+		name   string
+		age    time.Duration // of the youngest row that is overdue
+		warned bool
+		want   int
+	}{
+		{"none", -time.Nanosecond, true, 0},
+		{"hundred", rows * time.Second, true, 100},
+		{"all warned", rows * time.Second, false, 0},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for range b.N {
+				got, err := s.Overdue(context.Background(), storetest.At.Add(c.age), c.warned, 100)
+				if err != nil || len(got) != c.want {
+					b.Fatalf("%d rows, %v; want %d", len(got), err, c.want)
+				}
+			}
+		})
+	}
+}
+
+// fillLedger writes rows that were sent one a second from storetest.At on and
+// warned of.
+func fillLedger(t testing.TB, dir string, rows int) {
+	t.Helper()
+	err := raw(t, dir, fmt.Sprintf(`WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < %d)
+		INSERT INTO awaited (identifier, key, recipient, position, sent, warned_at)
+		SELECT i || '@alfa.example', 'bob@beta.example', 'bob@beta.example', 0, %d + i * 1000000000, 1 FROM n`,
+		rows-1, storetest.At.UnixNano()))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A search among 100,000 entries.
 func BenchmarkSearch(b *testing.B) {
 	const entries = 100_000

@@ -84,6 +84,11 @@ func (a Act) check(at time.Time) error {
 	case a.Await != nil && a.Entry.Identifier == "":
 		return errors.New("it awaits answers to a message without identifier")
 	}
+	if a.Policy != nil {
+		if err := a.Policy.check(); err != nil {
+			return err
+		}
+	}
 	if a.Answer == nil {
 		return nil
 	}
@@ -131,7 +136,7 @@ func (j *commitJob) prepare() error {
 		if a.Send == nil {
 			continue
 		}
-		l, err := j.spool.letter(a.Send)
+		l, err := j.spool.letter(a.Send, a.EnvelopeID)
 		if err != nil {
 			return fmt.Errorf("logstore: act %d: %w", i, err)
 		}
@@ -215,7 +220,7 @@ func (j *commitJob) step(p phase) Step {
 	return [...]Step{begun: StepBegun, written: StepWritten, committed: StepCommitted}[p]
 }
 
-// apply writes the rows of all acts whose keys are new.
+// apply writes the rows of all acts whose keys are new and whose notices are due.
 func (j *commitJob) apply(ctx context.Context, t *transaction) error {
 	j.used, j.sent = nil, false
 	for i, a := range j.tx.Acts {
@@ -232,6 +237,11 @@ func (j *commitJob) act(ctx context.Context, t *transaction, a Act, l letter) (b
 	if err != nil || known {
 		return false, err
 	}
+	if a.Notice != nil {
+		if due, err := t.markNotice(ctx, a.Notice, j.tx.At); err != nil || !due {
+			return false, err
+		}
+	}
 	entry := a.Entry
 	entry.At = j.tx.At
 	seq, err := t.register(ctx, entry)
@@ -245,6 +255,9 @@ func (j *commitJob) act(ctx context.Context, t *transaction, a Act, l letter) (b
 		return false, err
 	}
 	if err = t.answer(ctx, a.Answer, j.tx.At); err != nil {
+		return false, err
+	}
+	if err = t.setPolicy(ctx, a.Policy); err != nil {
 		return false, err
 	}
 	if a.Send == nil {

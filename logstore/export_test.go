@@ -26,6 +26,9 @@ func (s *SQLite) FailNextCommit(happens bool, then func()) {
 // SetPatience sets how long the store tries to find out what a COMMIT did.
 func (s *SQLite) SetPatience(d time.Duration) { s.patience = d }
 
+// OverdueSQL returns the query of Overdue.
+func OverdueSQL(warned bool) string { return overdueSQL(warned) }
+
 // WatchSyncs has f called before each sync of a body or its directory, with the
 // name of what is synced; an error of f is that of the sync.
 func (s *SQLite) WatchSyncs(f func(name string) error) {

@@ -22,13 +22,13 @@ const copyBuffer = 64 << 10
 
 // A letter is a signed message as the outbox stores it.
 type letter struct {
-	kind      pec.Kind
-	messageID string
-	envelope  pec.Identifier
-	from      pec.Address
-	to        []pec.Address
-	eightBit  bool
-	pieces    []piece
+	kind       pec.Kind
+	messageID  string
+	envelopeID string
+	from       pec.Address
+	to         []pec.Address
+	eightBit   bool
+	pieces     []piece
 }
 
 // A piece is text or a run of a body of this store.
@@ -52,11 +52,14 @@ type copyKey struct {
 	run    message.Range
 }
 
-func (s *spool) letter(m *signer.Signed) (letter, error) {
+func (s *spool) letter(m *signer.Signed, envelopeID string) (letter, error) {
 	event := m.Event()
 	l := letter{
-		kind: event.Kind, messageID: m.MessageID(), envelope: event.Identifier,
+		kind: event.Kind, messageID: m.MessageID(), envelopeID: envelopeID,
 		from: m.From(), to: m.To(), eightBit: m.EightBit(),
+	}
+	if l.envelopeID == "" {
+		l.envelopeID = string(event.Identifier)
 	}
 	err := s.flatten(&l, m.Content(), 0)
 	return l, err
@@ -193,7 +196,7 @@ func cut(c message.Content, r message.Range) (message.Content, error) {
 // post puts l into the outbox, due at once.
 func (t *transaction) post(ctx context.Context, l letter, seq int64, at time.Time) error {
 	r, err := t.conn.ExecContext(ctx, `INSERT INTO outbox (seq, kind, message_id, envelope, sender, eight_bit, created, due)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, seq, string(l.kind), l.messageID, string(l.envelope), string(l.from), l.eightBit,
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, seq, string(l.kind), l.messageID, l.envelopeID, string(l.from), l.eightBit,
 		at.UnixNano(), at.UnixNano())
 	if err != nil {
 		return err

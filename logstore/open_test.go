@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -33,16 +34,22 @@ func raw(t testing.TB, dir, query string) error {
 	return err
 }
 
-func countBodies(t testing.TB, dir string) (n int) {
+// queryRaw returns the one value of a query of the database in dir.
+func queryRaw[T any](t testing.TB, dir, query string) (v T) {
 	t.Helper()
 	db, err := sql.Open("sqlite3", filepath.Join(dir, "pecd.db"))
 	if err == nil {
-		err = errors.Join(db.QueryRow("SELECT count(*) FROM body").Scan(&n), db.Close())
+		err = errors.Join(db.QueryRow(query).Scan(&v), db.Close())
 	}
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%s: %v", query, err)
 	}
-	return n
+	return v
+}
+
+func countBodies(t testing.TB, dir string) int {
+	t.Helper()
+	return queryRaw[int](t, dir, "SELECT count(*) FROM body")
 }
 
 func TestFileModes(t *testing.T) {
@@ -84,9 +91,11 @@ func TestFileModes(t *testing.T) {
 func TestSchemas(t *testing.T) {
 	dir := t.TempDir()
 	closeStore(t, open(t, logstore.Options{Dir: dir}))
+	version := queryRaw[int](t, dir, "PRAGMA user_version")
 	for _, c := range []struct{ version, inDaemon, inReader string }{
 		{"99", "newer pecd", "newer pecd"},
 		{"0", "migrating to schema 1", "start the daemon once"},
+		{"1", "migrating to schema 2", "start the daemon once"},
 	} {
 		if err := raw(t, dir, "PRAGMA user_version = "+c.version); err != nil {
 			t.Fatal(err)
@@ -100,7 +109,7 @@ func TestSchemas(t *testing.T) {
 			t.Errorf("OpenReadOnly of schema %s: %v", c.version, err)
 		}
 	}
-	if err := raw(t, dir, "PRAGMA user_version = 1"); err != nil {
+	if err := raw(t, dir, fmt.Sprintf("PRAGMA user_version = %d", version)); err != nil {
 		t.Fatal(err)
 	}
 	closeStore(t, open(t, logstore.Options{Dir: dir}))
@@ -127,6 +136,7 @@ func TestOpenReadOnly(t *testing.T) {
 	}
 	s := open(t, logstore.Options{Dir: dir})
 	tx := smallAccess(t, storetest.NewProvider(t))
+	tx.Acts[0].Policy = &logstore.Policy{Subject: "beta.example", Ordinary: "refuse"}
 	mustCommit(t, s, tx)
 	for _, running := range []bool{true, false} {
 		if !running {
@@ -143,6 +153,12 @@ func TestOpenReadOnly(t *testing.T) {
 		}
 		if rows, err := r.Awaited(ctx, id); err != nil || len(rows) != 1 {
 			t.Errorf("daemon running %t: %v, %v", running, rows, err)
+		}
+		if rows, err := r.Overdue(ctx, storetest.At, false, 10); err != nil || len(rows) != 1 || rows[0].Identifier != id {
+			t.Errorf("daemon running %t: overdue %v, %v", running, rows, err)
+		}
+		if p, err := r.Policies(ctx, "beta.example"); err != nil || len(p) != 1 || p[0] != *tx.Acts[0].Policy {
+			t.Errorf("daemon running %t: policies %v, %v", running, p, err)
 		}
 		if err := r.Close(); err != nil {
 			t.Error(err)

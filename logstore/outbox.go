@@ -61,7 +61,7 @@ func due(ctx context.Context, tx *sql.Tx, now time.Time, limit int, except []int
 	for rows.Next() && len(out) < limit {
 		var o Outgoing
 		var created, due sql.NullInt64
-		if err := rows.Scan(&o.ID, &o.Kind, &o.MessageID, &o.Envelope, &o.From, &o.EightBit, &created, &due, &o.Attempts); err != nil {
+		if err := rows.Scan(&o.ID, &o.Kind, &o.MessageID, &o.EnvelopeID, &o.From, &o.EightBit, &created, &due, &o.Attempts); err != nil {
 			return nil, err
 		}
 		if !slices.Contains(except, o.ID) {

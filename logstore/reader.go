@@ -6,8 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-
-	"pecd/pec"
+	"time"
 )
 
 // A Reader reads a store, also while a daemon has it open. All methods may be
@@ -56,33 +55,20 @@ func (r *Reader) Issued(ctx context.Context, keys []Key) ([]bool, error) {
 	return out, nil
 }
 
-// Awaited returns the ledger rows of a message of ours; see Store.
-func (r *Reader) Awaited(ctx context.Context, id pec.Identifier) ([]Awaited, error) {
-	out, err := r.awaited(ctx, id)
-	if err != nil {
-		return nil, failure("reading the ledger", err)
+// IssuedAt returns for each key the instant of the act that was committed with
+// it; see Store.
+func (r *Reader) IssuedAt(ctx context.Context, keys []Key) ([]time.Time, error) {
+	out := make([]time.Time, len(keys))
+	for i, k := range keys {
+		var at sql.NullInt64
+		err := r.db.QueryRowContext(ctx, "SELECT min(at) FROM entry WHERE seq IN (SELECT seq FROM issued WHERE "+issuedAs+")",
+			k.issuedArgs()...).Scan(&at)
+		if err != nil {
+			return nil, failure("looking up keys", err)
+		}
+		out[i] = instant(at)
 	}
 	return out, nil
-}
-
-func (r *Reader) awaited(ctx context.Context, id pec.Identifier) ([]Awaited, error) {
-	rows, err := r.db.QueryContext(ctx, `SELECT recipient, sent, taken_at, ended_at, coalesce(outcome, '')
-		FROM awaited WHERE identifier = ? ORDER BY sent, position`, string(id))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var out []Awaited
-	for rows.Next() {
-		a := Awaited{Identifier: id}
-		var sent, taken, ended sql.NullInt64
-		if err := rows.Scan(&a.Recipient, &sent, &taken, &ended, &a.Outcome); err != nil {
-			return nil, err
-		}
-		a.Sent, a.TakenAt, a.EndedAt = instant(sent), instant(taken), instant(ended)
-		out = append(out, a)
-	}
-	return out, rows.Err()
 }
 
 // Stats returns figures for metrics.
@@ -94,7 +80,7 @@ func (r *Reader) Stats(ctx context.Context) (Stats, error) {
 		(SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM entry),
 		(SELECT count(*) FROM outbox),
 		(SELECT min(created) FROM outbox),
-		(SELECT count(*) FROM awaited WHERE outcome IS NULL)`).Scan(&s.Entries, &s.Outbox, &oldest, &s.Open)
+		(SELECT count(*) FROM awaited WHERE outcome IS NULL AND expired_at IS NULL)`).Scan(&s.Entries, &s.Outbox, &oldest, &s.Open)
 	if err != nil {
 		return Stats{}, failure("reading figures", err)
 	}

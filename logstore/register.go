@@ -55,16 +55,20 @@ func (t *transaction) register(ctx context.Context, e Entry) (int64, error) {
 	return e.Seq, nil
 }
 
-// addresses returns the keys of all addresses of e, each once.
+// foldAll returns the form in which addresses are searched: whoever looks for
+// one does not know how it was spelled.
+func foldAll(a pec.Address) string { return strings.ToLower(string(a)) }
+
+// addresses returns all addresses of e as they are searched, each once.
 func (e Entry) addresses() []string {
 	var s set
-	s.add(e.Sender.Key())
-	s.add(e.Recipient.Key())
+	s.add(foldAll(e.Sender))
+	s.add(foldAll(e.Recipient))
 	for _, r := range e.Recipients {
-		s.add(r.Address.Key())
+		s.add(foldAll(r.Address))
 	}
 	for _, a := range e.Taken {
-		s.add(a.Key())
+		s.add(foldAll(a))
 	}
 	return s.list
 }
@@ -112,10 +116,18 @@ type rowQuerier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
+// issuedAs is the condition for the key of issuedArgs in the table issued.
+const issuedAs = `identifier = ? AND kind = ? AND origin = ? AND recipient IN (?, ?) AND
+	(recipient = ? OR seq <= (SELECT seq FROM folded_keys))`
+
+func (k Key) issuedArgs() []any {
+	key := k.Recipient.Key()
+	return []any{string(k.Identifier), k.Kind, k.Origin, key, foldAll(k.Recipient), key}
+}
+
 func keyIssued(ctx context.Context, q rowQuerier, k Key) (bool, error) {
 	var n int
-	err := q.QueryRowContext(ctx, "SELECT count(*) FROM issued WHERE identifier = ? AND kind = ? AND origin = ? AND recipient = ?",
-		string(k.Identifier), k.Kind, k.Origin, k.Recipient.Key()).Scan(&n)
+	err := q.QueryRowContext(ctx, "SELECT count(*) FROM issued WHERE "+issuedAs, k.issuedArgs()...).Scan(&n)
 	return n > 0, err
 }
 
@@ -141,38 +153,4 @@ func repeated(keys []Key, k Key) bool {
 		}
 	}
 	return false
-}
-
-// await writes ledger rows; a recipient named twice is one.
-func (t *transaction) await(ctx context.Context, id pec.Identifier, at time.Time, recipients []pec.Address) error {
-	for i, r := range recipients {
-		_, err := t.exec(ctx, `INSERT INTO awaited (identifier, key, recipient, position, sent) VALUES (?, ?, ?, ?, ?)
-			ON CONFLICT (identifier, key) DO NOTHING`, string(id), r.Key(), string(r), i, at.UnixNano())
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// answer clears ledger rows. The first outcome stands: what comes later is in
-// the register only.
-func (t *transaction) answer(ctx context.Context, a *Answer, at time.Time) error {
-	if a == nil {
-		return nil
-	}
-	for _, r := range a.Recipients {
-		var err error
-		if a.Kind == pec.KindTakeCharge {
-			_, err = t.exec(ctx, "UPDATE awaited SET taken_at = ? WHERE identifier = ? AND key = ? AND taken_at IS NULL AND outcome IS NULL",
-				at.UnixNano(), string(a.Identifier), r.Key())
-		} else {
-			_, err = t.exec(ctx, "UPDATE awaited SET ended_at = ?, outcome = ? WHERE identifier = ? AND key = ? AND outcome IS NULL",
-				at.UnixNano(), string(a.Kind), string(a.Identifier), r.Key())
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -77,7 +77,7 @@ func searchSQL(q Query) (query string, args []any) {
 		side("entry_message", "message_id", id)
 	}
 	if q.Address != "" && q.Identifier == "" {
-		side("entry_address", "address", q.Address.Key())
+		side("entry_address", "address", foldAll(q.Address))
 	}
 	if len(from) == 0 {
 		from = append(from, "entry AS e")
@@ -88,7 +88,7 @@ func searchSQL(q Query) (query string, args []any) {
 	}
 	if q.Address != "" && q.Identifier != "" {
 		where = append(where, "EXISTS (SELECT 1 FROM entry_address AS a WHERE a.address = ? AND a.at = e.at AND a.seq = e.seq)")
-		args = append(args, q.Address.Key())
+		args = append(args, foldAll(q.Address))
 	}
 	if !q.Since.IsZero() {
 		where = append(where, lead+".at >= ?")

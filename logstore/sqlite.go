@@ -32,6 +32,9 @@ type Options struct {
 	Dir string
 	// Now is the clock, for housekeeping only, never for entries; it may be nil.
 	Now func() time.Time
+	// Rand is where a store that has no secret yet takes it from; it must be fit for
+	// keys. It may be nil for a store that was opened before.
+	Rand io.Reader
 	// AtStep is called at each step of a commit and of a taking, from several
 	// goroutines; nil in production. Tests and fault drills stop the process
 	// there.
@@ -53,6 +56,7 @@ type SQLite struct {
 	log     *slog.Logger
 	lock    *os.File
 	wake    chan struct{}
+	secret  []byte // set by open
 
 	queue   chan job      // unbuffered: what was received gets its outcome
 	sweeps  chan struct{} // orphans may have become free
@@ -128,6 +132,9 @@ func (s *SQLite) open(ctx context.Context) error {
 		return err
 	}
 	if err = migrate(ctx, s.conn); err != nil {
+		return err
+	}
+	if err = s.loadSecret(ctx); err != nil {
 		return err
 	}
 	if err = s.recover(ctx); err != nil {

@@ -2,6 +2,7 @@ package logstore_test
 
 import (
 	"context"
+	"crypto/rand"
 	"testing"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 
 func open(t testing.TB, o logstore.Options) *logstore.SQLite {
 	t.Helper()
-	o.Now = time.Now
+	o.Now, o.Rand = time.Now, rand.Reader
 	s, err := logstore.Open(context.Background(), o)
 	if err != nil {
 		t.Fatalf("Open: %v", err)

@@ -26,11 +26,25 @@ type Store interface {
 	NewBody() (Body, error)
 	// Commit makes all acts of tx durable or none. It returns after they are on
 	// stable storage. An act one of whose keys exists already is left out whole,
-	// and its element of done is false. Bodies that the messages point to are
-	// stored once and kept until the last of them has been taken.
+	// and its element of done is false; so is an act whose Notice is not due.
+	// Bodies that the messages point to are stored once and kept until the last of
+	// them has been taken.
 	Commit(ctx context.Context, tx Tx) (done []bool, err error)
 	// Issued reports for each key whether an act with it was committed.
 	Issued(ctx context.Context, keys []Key) ([]bool, error)
+	// IssuedAt returns for each key the instant of the act that was committed with
+	// it; zero where there is none.
+	IssuedAt(ctx context.Context, keys []Key) ([]time.Time, error)
+	// Overdue returns up to limit open ledger rows that were sent at or before
+	// sent and are not Expired, the oldest first. With warned false only those
+	// that are neither Warned nor taken charge of. It is cheap enough for every
+	// second: it sees no other rows.
+	Overdue(ctx context.Context, sent time.Time, warned bool, limit int) ([]Awaited, error)
+	// Policies returns what was set for the given subjects, sorted by subject;
+	// subjects without an entry are left out. Without subjects it returns all.
+	Policies(ctx context.Context, subjects ...string) ([]Policy, error)
+	// Secret returns 32 random octets that belong to this store and never change.
+	Secret(ctx context.Context) ([]byte, error)
 	// Awaited returns the ledger rows of a message of ours, in the order of
 	// their recipients; none if the identifier is not ours.
 	Awaited(ctx context.Context, id pec.Identifier) ([]Awaited, error)
@@ -94,9 +108,42 @@ type Act struct {
 	Await []pec.Address
 	// Answer is what arrived for a message of ours; nil if nothing.
 	Answer *Answer
+	// EnvelopeID is the ENVID under which Send is handed to the MTA; empty: the
+	// identifier.
+	EnvelopeID string
+	// Notice marks a ledger row: the sender has been told that he waits in vain;
+	// nil if not. The act is left out if the row does not call for the notice
+	// (any more); see Notice.
+	Notice *Notice
+	// Policy is set for its subject; nil if nothing is.
+	Policy *Policy
 }
 
-// An Answer clears rows of the ledger.
+// A Notice says that a timeout notice was issued (RFC 6109, 3.1.6). It is due
+// while Overdue would return its row for it: the row exists, has no outcome, has
+// not expired, and for the notice of 12 hours is neither warned nor taken charge
+// of. That is checked in the transaction of the act, so that an answer which
+// arrives meanwhile comes wholly before the notice or wholly after it.
+type Notice struct {
+	Identifier pec.Identifier
+	Recipient  pec.Address
+	// Last is the notice of 24 hours; without it the one of 12.
+	Last bool
+}
+
+// A Policy is what becomes of ordinary mail for a mailbox or a whole domain.
+type Policy struct {
+	// Subject is a mailbox's address in the form of pec.Address.Key, or a domain in
+	// lower case.
+	Subject string
+	// Ordinary is the setting, a word that the store does not interpret; empty
+	// removes the entry.
+	Ordinary string
+}
+
+// An Answer clears rows of the ledger. It is about the row of a recipient's key.
+// If the message has none of that key it is about all rows that differ from it
+// only in the case of the local part: the other provider may have folded it.
 type Answer struct {
 	Identifier pec.Identifier
 	Recipients []pec.Address
@@ -112,6 +159,9 @@ type Awaited struct {
 	TakenAt    time.Time
 	EndedAt    time.Time
 	Outcome    pec.Kind // KindDelivery or KindNonDelivery; empty while open
+	// WarnedAt and ExpiredAt are when the notices of 12 and 24 hours were issued.
+	// A row that has expired may still get an outcome.
+	WarnedAt, ExpiredAt time.Time
 }
 
 // An Entry is one line of the register; RFC 6109, 2.3, and docs/rules.md, L1.
@@ -149,9 +199,11 @@ type EntryType string
 
 // Entry types of events that issue nothing.
 const (
-	EntryReceived  EntryType = "ricezione" // a receipt arrived
-	EntryDelivered EntryType = "recapito"  // a receipt that arrived went into a mailbox
-	EntryRefused   EntryType = "rifiuto"   // a message was refused at SMTP
+	EntryReceived  EntryType = "ricezione"      // a receipt arrived
+	EntryDelivered EntryType = "recapito"       // a receipt that arrived went into a mailbox
+	EntryRefused   EntryType = "rifiuto"        // a message was refused at SMTP
+	EntryBounce    EntryType = "rimbalzo"       // a delivery status notification arrived and ended here
+	EntryPolicy    EntryType = "configurazione" // a policy was changed
 )
 
 // A Query selects register entries; zero fields match everything.
@@ -160,7 +212,7 @@ type Query struct {
 	// MessageID matches the client's Message-ID and those of generated messages,
 	// with or without brackets.
 	MessageID string
-	// Address matches the sender and every recipient.
+	// Address matches the sender and every recipient, without regard to case.
 	Address pec.Address
 	// Since and Until bound At: Since <= At < Until.
 	Since, Until time.Time
@@ -171,15 +223,14 @@ type Outgoing struct {
 	ID        int64
 	Kind      pec.Kind
 	MessageID string
-	// Envelope is the provider's id of the message that Content is about: the
-	// ENVID of the hand-over.
-	Envelope pec.Identifier
-	From     pec.Address
-	To       []pec.Address // those not taken yet
-	Content  message.Content
-	EightBit bool
-	Attempts int
-	Created  time.Time
+	// EnvelopeID is the ENVID of the hand-over, so that a bounce can name it.
+	EnvelopeID string
+	From       pec.Address
+	To         []pec.Address // those not taken yet
+	Content    message.Content
+	EightBit   bool
+	Attempts   int
+	Created    time.Time
 	// Due is when it may be sent: Created, or what Postpone said.
 	Due time.Time
 }
@@ -191,6 +242,6 @@ type Stats struct {
 	// Oldest is when the oldest message of the outbox was committed; zero if it
 	// is empty.
 	Oldest time.Time
-	// Open is the number of ledger rows without an outcome.
+	// Open is the number of ledger rows that have neither an outcome nor expired.
 	Open int64
 }

@@ -83,19 +83,36 @@ func (a Address) Split() (local, domain string) {
 }
 
 // Domain returns the domain in lower case: domains are compared without regard
-// to case (RFC 6109, 2.2.1), local parts belong to their provider.
+// to case (RFC 6109, 2.2.1).
 func (a Address) Domain() string {
 	_, d := a.Split()
-	return strings.ToLower(d)
+	return lower(d)
 }
 
 // Key returns a form of a under which addresses that reach the same mailbox
-// compare equal. Local parts are folded too: no provider tells Anna from anna,
-// and a receipt must not be issued once for each spelling.
-func (a Address) Key() string { return strings.ToLower(string(a)) }
+// compare equal. Only the domain is folded: the local part belongs to its
+// provider, who alone knows what it means.
+func (a Address) Key() string {
+	local, domain := a.Split()
+	if domain == "" {
+		return string(a)
+	}
+	return local + "@" + lower(domain)
+}
 
 // Same reports whether a and b are the same mailbox; see Key.
 func (a Address) Same(b Address) bool { return a.Key() == b.Key() }
+
+// lower folds ASCII only: in Unicode the lower case of the Kelvin sign is a k,
+// and would make one domain another.
+func lower(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
+}
 
 // A RecipientType says whether a recipient's domain is in the directory.
 type RecipientType string
@@ -108,8 +125,8 @@ const (
 
 // A Recipient is one recipient of the original message with its type.
 type Recipient struct {
-	Address Address
-	Type    RecipientType
+	Address Address       `json:"address"`
+	Type    RecipientType `json:"type,omitempty"`
 }
 
 // A ReceiptType is the delivery receipt that a sender asks for; RFC 6109, 3.3.2.

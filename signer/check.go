@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/mail"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +34,7 @@ func (s *Signer) checkDraft(d issue.Draft) error {
 	if err := checkEnvelope(d); err != nil {
 		return err
 	}
-	h, err := readHeader822(d.Header)
+	h, err := readHeader822(d)
 	if err != nil {
 		return err
 	}
@@ -47,11 +48,19 @@ func (s *Signer) checkDraft(d issue.Draft) error {
 	return checkEntity(d, mixed)
 }
 
+// anomaly reports whether d is an anomaly envelope: it certifies nothing, keeps
+// the null sender of what it carries, and goes no further than our own mailbox
+// store, so that what it carries may be as odd as it came.
+func anomaly(d issue.Draft) bool { return d.Event.Kind == pec.KindAnomaly }
+
 func checkEnvelope(d issue.Draft) error {
 	if len(d.To) == 0 {
 		return refuse("envelope without recipients")
 	}
-	for _, a := range append([]pec.Address{d.From}, d.To...) {
+	for i, a := range append([]pec.Address{d.From}, d.To...) {
+		if i == 0 && a == "" && anomaly(d) {
+			continue
+		}
 		local, domain := a.Split()
 		if local == "" || domain == "" {
 			return refuse("envelope address %.200q", a)
@@ -82,7 +91,8 @@ func checkBoundary(b string) error {
 }
 
 // readHeader822 reads a header block that must be nothing but fields.
-func readHeader822(block []byte) (*message.Header, error) {
+func readHeader822(d issue.Draft) (*message.Header, error) {
+	block := d.Header
 	m, err := message.Read(message.Bytes(block))
 	if err != nil {
 		return nil, refuse("header: %w", err)
@@ -96,6 +106,9 @@ func readHeader822(block []byte) (*message.Header, error) {
 	}
 	if !facts.EndsInNewline {
 		return nil, refuse("header: does not end in a line end")
+	}
+	if anomaly(d) {
+		facts.LongestLine = 0 // inherited fields are as they came
 	}
 	if err := checkFacts("header", facts); err != nil {
 		return nil, err
@@ -131,7 +144,11 @@ func hasEightBit(block []byte) bool {
 }
 
 func (s *Signer) checkHeader(d issue.Draft, h *message.Header) error {
-	for _, name := range []string{"From", "To", "Date", "Subject", "Message-ID"} {
+	once := []string{"From", "Date", "Subject", "Message-ID", "To"}
+	if anomaly(d) {
+		once = once[:3] // the others are inherited
+	}
+	for _, name := range once {
 		if n := h.Count(name); n != 1 {
 			return refuse("header: %d fields %s", n, name)
 		}
@@ -140,7 +157,7 @@ func (s *Signer) checkHeader(d issue.Draft, h *message.Header) error {
 	if err != nil || len(from) != 1 || !from[0].Same(s.id.address) {
 		return refuse("header: From is not the certificate's address %s: %v", s.id.address, from)
 	}
-	if id := h.Get("Message-ID"); d.MessageID == "" || id != "<"+d.MessageID+">" {
+	if id := h.Get("Message-ID"); !anomaly(d) && (d.MessageID == "" || id != "<"+d.MessageID+">") {
 		return refuse("header: Message-ID %.100q, draft says %.100q", id, d.MessageID)
 	}
 	date, err := mail.ParseDate(h.Get("Date"))
@@ -159,10 +176,12 @@ func wholeSecond(t time.Time) time.Time { return t.Add(-time.Duration(t.Nanoseco
 func checkKind(d issue.Draft, h *message.Header) error {
 	want := pec.HeaderReceipt + ": " + string(d.Event.Kind) + "\r\n"
 	transport := d.Event.Kind == pec.KindTransport
-	if transport {
+	switch {
+	case transport:
 		want = pec.HeaderTransport + ": " + pec.TransportCertified + "\r\n"
-	}
-	if !d.Event.Kind.Valid() {
+	case anomaly(d):
+		want = pec.HeaderTransport + ": " + pec.TransportAnomaly + "\r\n"
+	case !d.Event.Kind.Valid():
 		return refuse("event of kind %q", d.Event.Kind)
 	}
 	got := string(h.Raw(pec.HeaderReceipt)) + string(h.Raw(pec.HeaderTransport))
@@ -213,7 +232,11 @@ func checkEntity(d issue.Draft, mixed *message.Part) error {
 		{"application/xml", pec.CertificationDataName},
 		{"message/rfc822", pec.OriginalName},
 	}
-	if !d.Original {
+	switch {
+	case anomaly(d):
+		// No part but the text and the whole message (RFC 6109, 3.2.2).
+		want = slices.Delete(want, 1, 2)
+	case !d.Original:
 		want = want[:2]
 	}
 	if mixed.MediaType != "multipart/mixed" || len(mixed.Children) != len(want) {
@@ -226,12 +249,15 @@ func checkEntity(d issue.Draft, mixed *message.Part) error {
 	}
 	eightBit := []*message.Part{mixed}
 	if d.Original {
-		eightBit = append(eightBit, mixed.Children[2])
+		eightBit = append(eightBit, mixed.Children[len(want)-1])
 	}
 	for _, p := range eightBit {
 		if declared := transferEncoding(p); (declared == "8bit") != d.EightBit || declared == "binary" {
 			return refuse("entity: %s declared %q, holds octets over 127: %t", p.MediaType, declared, d.EightBit)
 		}
+	}
+	if anomaly(d) {
+		return nil
 	}
 	return checkCertificationData(d.Event, mixed.Children[1])
 }

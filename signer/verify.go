@@ -62,6 +62,7 @@ func (p Policy) check(hash crypto.Hash, cert *x509.Certificate) error {
 type Verifier struct {
 	anchors *x509.CertPool
 	policy  Policy
+	crls    []*x509.RevocationList
 }
 
 // NewVerifier returns a verifier with the DefaultPolicy that trusts anchors,
@@ -73,7 +74,9 @@ func NewVerifier(anchors *x509.CertPool) *Verifier {
 
 // WithPolicy returns a verifier with the same anchors and another policy.
 func (v *Verifier) WithPolicy(p Policy) *Verifier {
-	return &Verifier{anchors: v.anchors, policy: p}
+	w := *v
+	w.policy = p
+	return &w
 }
 
 // A Report says how far a signature holds.
@@ -203,7 +206,7 @@ func (v *Verifier) checkChain(cert *x509.Certificate, others []*x509.Certificate
 	for _, c := range others {
 		intermediates.AddCert(c)
 	}
-	_, err := cert.Verify(x509.VerifyOptions{
+	chains, err := cert.Verify(x509.VerifyOptions{
 		Roots:         v.anchors,
 		Intermediates: intermediates,
 		CurrentTime:   at,
@@ -212,7 +215,7 @@ func (v *Verifier) checkChain(cert *x509.Certificate, others []*x509.Certificate
 	var invalid x509.CertificateInvalidError
 	switch {
 	case err == nil:
-		return nil
+		return v.checkRevoked(chains[0], at)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return fmt.Errorf("%w: %w", ErrExpired, err)
 	}

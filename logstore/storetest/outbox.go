@@ -26,7 +26,7 @@ func testOutbox(b *bench) {
 			if m.Kind == pec.KindTransport {
 				want = logstore.Outgoing{Kind: m.Kind, From: "alice@alfa.example", To: []pec.Address{"bob@beta.example", "bruna@beta.example"}}
 			}
-			if m.Kind != want.Kind || m.From != want.From || !reflect.DeepEqual(m.To, want.To) || m.Envelope != ev.Identifier ||
+			if m.Kind != want.Kind || m.From != want.From || !reflect.DeepEqual(m.To, want.To) || m.EnvelopeID != string(ev.Identifier) ||
 				m.EightBit || m.Attempts != 0 || !m.Created.Equal(At) || !m.Due.Equal(At) {
 				b.Errorf("message %+v", m)
 			}
@@ -51,8 +51,9 @@ func testTakenByParts(b *bench) {
 		left []pec.Address
 	}{
 		{nil, []pec.Address{"bob@beta.example", "Bruna@beta.example", "carla@beta.example"}},
-		{[]pec.Address{"bruna@beta.example", "stranger@beta.example"}, []pec.Address{"bob@beta.example", "carla@beta.example"}},
-		{[]pec.Address{"bruna@beta.example", "carla@beta.example"}, []pec.Address{"bob@beta.example"}},
+		{[]pec.Address{"bruna@beta.example"}, []pec.Address{"bob@beta.example", "Bruna@beta.example", "carla@beta.example"}}, // another mailbox
+		{[]pec.Address{"Bruna@BETA.example", "stranger@beta.example"}, []pec.Address{"bob@beta.example", "carla@beta.example"}},
+		{[]pec.Address{"Bruna@beta.example", "carla@beta.example"}, []pec.Address{"bob@beta.example"}},
 		{[]pec.Address{"bob@beta.example"}, nil},
 		{[]pec.Address{"bob@beta.example"}, nil}, // once more: nothing to do
 	} {

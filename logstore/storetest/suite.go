@@ -30,6 +30,16 @@ func Test(t *testing.T, open func(t *testing.T, dir string) logstore.Store) {
 		{"KeysTogether", testKeysTogether},
 		{"Ledger", testLedger},
 		{"LedgerOrder", testLedgerOrder},
+		{"LedgerSpelling", testLedgerSpelling},
+		{"Overdue", testOverdue},
+		{"Notices", testNotices},
+		{"NoticeTooLate", testNoticeTooLate},
+		{"NoticeRace", testNoticeRace},
+		{"IssuedAt", testIssuedAt},
+		{"Policies", testPolicies},
+		{"PolicyWithKey", testPolicyWithKey},
+		{"Secret", testSecret},
+		{"EnvelopeID", testEnvelopeID},
 		{"Outbox", testOutbox},
 		{"TakenByParts", testTakenByParts},
 		{"Postpone", testPostpone},
@@ -244,6 +254,13 @@ func testRefused(b *bench) {
 		"odd answer": func(tx *logstore.Tx) {
 			tx.Acts[1].Answer = &logstore.Answer{Identifier: "1@alfa.example", Kind: pec.KindTimeout}
 		},
+		"policy of nobody": func(tx *logstore.Tx) { tx.Acts[1].Policy = &logstore.Policy{Ordinary: "refuse"} },
+		"policy of a domain not in lower case": func(tx *logstore.Tx) {
+			tx.Acts[1].Policy = &logstore.Policy{Subject: "Alfa.example", Ordinary: "refuse"}
+		},
+		"policy of an address that is no key": func(tx *logstore.Tx) {
+			tx.Acts[1].Policy = &logstore.Policy{Subject: "Bob@Alfa.example"}
+		},
 		"awaits nothing": func(tx *logstore.Tx) {
 			tx.Acts[1].Entry.Identifier, tx.Acts[1].Await = "", []pec.Address{"bob@beta.example"}
 		},
@@ -286,6 +303,10 @@ func testClosed(b *bench) {
 			return err
 		},
 		"NewBody":  func() error { _, err := b.store.NewBody(); return err },
+		"IssuedAt": func() error { _, err := b.store.IssuedAt(ctx, []logstore.Key{KeyOf("k", "1", "")}); return err },
+		"Overdue":  func() error { _, err := b.store.Overdue(ctx, At, false, 1); return err },
+		"Policies": func() error { _, err := b.store.Policies(ctx); return err },
+		"Secret":   func() error { _, err := b.store.Secret(ctx); return err },
 		"Issued":   func() error { _, err := b.store.Issued(ctx, []logstore.Key{KeyOf("k", "1", "")}); return err },
 		"Awaited":  func() error { _, err := b.store.Awaited(ctx, ev.Identifier); return err },
 		"Outgoing": func() error { _, err := b.store.Outgoing(ctx, At, 1, nil); return err },
