@@ -43,6 +43,7 @@ const (
 	RecipientNotInField Cause = "recipient-not-in-field"
 	BccPresent          Cause = "bcc-present"
 	TooLarge            Cause = "too-large"
+	TooLargeTimes       Cause = "too-large-times-recipients"
 	TooManyRecipients   Cause = "too-many-recipients"
 	LineTooLong         Cause = "line-too-long"
 	BadOctets           Cause = "bad-octets"
@@ -50,12 +51,42 @@ const (
 	Malformed           Cause = "malformed"
 )
 
+// Formal reports whether c is a formal exception (eccezione formale), which a
+// user of ours is told in a signed notice (RFC 6109, 3.1.2). The other causes
+// leave open who sent the message: they are refused at SMTP.
+func (c Cause) Formal() bool {
+	switch c {
+	case NotAuthenticated, LoginNotSender, SenderNotOurs, Malformed:
+		return false
+	}
+	return true
+}
+
 // A Reason is a cause with its description for the sender, in Italian and in
 // English, in ASCII as SMTP replies must be.
 type Reason struct {
 	Cause   Cause
 	Italian string
 	English string
+}
+
+// Formal reports whether all reasons are formal exceptions.
+func Formal(reasons []Reason) bool {
+	for _, r := range reasons {
+		if !r.Cause.Formal() {
+			return false
+		}
+	}
+	return len(reasons) > 0
+}
+
+// Italian joins the Italian descriptions of reasons, for a notice.
+func Italian(reasons []Reason) string {
+	s := make([]string, len(reasons))
+	for i, r := range reasons {
+		s[i] = r.Italian
+	}
+	return strings.Join(s, "; ")
 }
 
 // Describe joins the descriptions of reasons, Italian first.

@@ -244,7 +244,7 @@ func TestConfigCheck(t *testing.T) {
 func TestLogSearch(t *testing.T) {
 	s := newSite(t)
 	dir := filepath.Join(s.dir, "store")
-	store, err := logstore.Open(context.Background(), logstore.Options{Dir: dir, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	store, err := logstore.Open(context.Background(), logstore.Options{Dir: dir, Now: time.Now, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -18,8 +17,6 @@ import (
 	"pecd/points"
 	"pecd/points/access"
 	"pecd/points/act"
-	"pecd/points/delivery"
-	"pecd/points/reception"
 )
 
 // An office is one installation at work. The doors take the office in force
@@ -75,12 +72,18 @@ type submission struct {
 	spool
 	accessDoor
 	office *office
+	extra  []logstore.Body // what was written anew of it
 }
 
 // End decides about the message and carries the decision out. DISCARD is said
 // only after the commit.
 func (s *submission) End(ctx context.Context, env milter.Envelope) milter.Verdict {
 	defer s.body.Close()
+	defer func() {
+		for _, b := range s.extra {
+			b.Close()
+		}
+	}()
 	defer s.observe("access", s.now())
 	v, word := s.decide(ctx, env)
 	s.metrics.submissions.WithLabelValues(word).Inc()
@@ -102,7 +105,12 @@ func (s *submission) decide(ctx context.Context, env milter.Envelope) (milter.Ve
 	o := access.Decide(sub, s.office.rules())
 	switch o.Verdict {
 	case points.Accept:
-		id, err := s.office.clerk.Accept(ctx, o, m, sub.Facts, env.QueueID)
+		m, facts, err := s.carried(m, log)
+		if err != nil {
+			log.Error("message put off: it could not be brought to 7 bits", "err", err)
+			return later, "defer"
+		}
+		id, err := s.office.clerk.Accept(ctx, o, m, facts, env.QueueID)
 		if errors.Is(err, issue.ErrEvent) {
 			// It can never be certified: an address, say, that no header field holds.
 			o = access.Outcome{Verdict: points.Refuse, Reasons: []points.Reason{{Cause: points.Malformed,
@@ -118,9 +126,56 @@ func (s *submission) decide(ctx context.Context, env milter.Envelope) (milter.Ve
 		s.atStep(stepAccepted)
 		return discard, "accept"
 	case points.Refuse:
+		if points.Formal(o.Reasons) {
+			return s.nonAccept(ctx, log, o, sub, env.QueueID)
+		}
 		return s.refuse(ctx, log, o, sub, env.QueueID)
 	}
 	return later, "defer"
+}
+
+// carried returns the original as it is certified: as it came, or in 7 bits where
+// the configuration wants that and the message allows it.
+func (s *submission) carried(m *message.Message, log *slog.Logger) (*message.Message, message.Facts, error) {
+	facts := s.scan.Facts()
+	if !facts.EightBit || s.office.config.Access.EightBit != "convert" {
+		return m, facts, nil
+	}
+	content, err := message.SevenBit(m, func() (message.Spool, error) {
+		body, err := s.store.NewBody()
+		if err == nil {
+			s.extra = append(s.extra, body)
+		}
+		return body, err
+	})
+	if errors.Is(err, message.ErrSevenBit) || errors.Is(err, message.ErrLimit) {
+		log.Info("the original stays in 8 bits", "err", err)
+		return m, facts, nil
+	}
+	if err != nil {
+		return nil, facts, err
+	}
+	if m, err = message.Read(content); err != nil {
+		return nil, facts, err
+	}
+	facts, err = message.ScanContent(content)
+	return m, facts, err
+}
+
+// nonAccept answers formal exceptions by a signed notice to the sender, who is
+// known: the client hears 250, and the mailbox says why not (RFC 6109, 3.1.2).
+func (s *submission) nonAccept(ctx context.Context, log *slog.Logger, o access.Outcome, sub access.Submission, queueID string) (milter.Verdict, string) {
+	id, err := s.office.clerk.NonAccept(ctx, o, queueID)
+	if errors.Is(err, issue.ErrEvent) {
+		return s.refuse(ctx, log, o, sub, queueID)
+	}
+	if err != nil {
+		log.Error("message put off: its non-acceptance notice could not be committed", "err", err)
+		return later, "defer"
+	}
+	log.Info("message not accepted", "identifier", id, "causes", causes(o.Reasons))
+	s.atStep(stepAccepted)
+	return discard, "non-accept"
 }
 
 // refuse registers the refusal before the client hears it.
@@ -153,153 +208,6 @@ func addresses(list []string) []pec.Address {
 	return out
 }
 
-// arrivalDoor is where the MTA delivers mail for our domains: it goes to the
-// reception point and on to the delivery point.
-type arrivalDoor struct{ *doors }
-
-// Begin opens a body for the message that is coming.
-func (d arrivalDoor) Begin(_ context.Context, _ lmtp.Envelope) (lmtp.Message, error) {
-	body, err := d.store.NewBody()
-	if err != nil {
-		return nil, err
-	}
-	return &arrival{spool: spool{body: body}, arrivalDoor: d, office: d.office.Load()}, nil
-}
-
-type arrival struct {
-	spool
-	arrivalDoor
-	office *office
-}
-
-// End receives the message and returns the status of each recipient. A status of
-// success is given only after the commit of what it stands for.
-func (a *arrival) End(ctx context.Context, env lmtp.Envelope) []lmtp.Status {
-	defer a.body.Close()
-	defer a.observe("lmtp", a.now())
-	status := make([]lmtp.Status, len(env.Recipients))
-	for i := range status {
-		status[i] = statusLater
-	}
-	m, err := message.Read(a.body)
-	if err != nil {
-		a.log.Error("message put off: its header cannot be read", "sender", env.Sender, "err", err)
-		return status
-	}
-	found := a.examine(m)
-	a.metrics.arrivals.WithLabelValues(found.Class.String()).Inc()
-	log := a.log.With("identifier", found.Event.Identifier, "kind", found.Event.Kind)
-	if found.Class != reception.Other {
-		done, err := a.turns.take(ctx, found.Digest)
-		if err != nil {
-			log.Error("message put off: a copy of it takes too long", "err", err)
-			return status
-		}
-		defer done()
-	}
-	switch found.Class {
-	case reception.Envelope:
-		err = a.envelope(ctx, env, found, status)
-	case reception.Receipt:
-		err = a.receipt(ctx, env, m, found, status)
-	default:
-		a.log.Warn("message put off: it is neither a valid envelope nor a valid receipt", "msgid", m.Header.Get("Message-ID"), "err", found.Why)
-		for i := range status {
-			status[i] = statusUncertain
-		}
-	}
-	if err != nil {
-		log.Error("message put off", "err", err)
-		a.doubt.Store(true)
-	}
-	a.atStep(stepArrived)
-	return status
-}
-
-func (a *arrival) examine(m *message.Message) reception.Found {
-	rep, err := a.office.verifier.Verify(m, a.now())
-	return reception.Examine(m, rep, err, a.office.directory, a.office.location)
-}
-
-// envelope takes charge of a transport envelope, delivers it to those who do not
-// have it yet, and certifies what the mailbox store answered. status is filled
-// in for each recipient as it is settled; the rest keeps what it holds.
-func (a *arrival) envelope(ctx context.Context, env lmtp.Envelope, f reception.Found, status []lmtp.Status) error {
-	var at []int // index of the recipient in env
-	var to []pec.Address
-	for i, r := range addresses(env.Recipients) {
-		if !f.AddressedTo(r) {
-			a.log.Warn("recipient put off: the envelope does not name him as certified", "identifier", f.Event.Identifier, "recipient", r)
-			status[i] = statusForeign
-			continue
-		}
-		at, to = append(at, i), append(to, r)
-	}
-	if len(to) == 0 {
-		return nil
-	}
-	if err := a.office.clerk.TakeCharge(ctx, f, to, ""); err != nil {
-		return err
-	}
-	a.atStep(stepTakenInCharge)
-	concluded, err := a.office.clerk.Concluded(ctx, f, to)
-	if err != nil {
-		return err
-	}
-	results, err := a.deliver(ctx, env, to, concluded)
-	if err != nil {
-		return err
-	}
-	if err := a.office.clerk.Deliver(ctx, f, results, ""); err != nil {
-		return err
-	}
-	for j, r := range results {
-		// A refusal for good has become a non-delivery notice: for the MTA the
-		// matter is closed, and no bounce of its own must follow.
-		if concluded[j] || r.Answer != delivery.NotNow {
-			status[at[j]] = statusDone
-		}
-	}
-	return nil
-}
-
-// deliver hands the message to the mailbox store for those recipients that are
-// not done, and returns a result for each of to.
-func (a *arrival) deliver(ctx context.Context, env lmtp.Envelope, to []pec.Address, done []bool) ([]delivery.Result, error) {
-	results := make([]delivery.Result, len(to))
-	var open []int
-	var rcpts []string
-	for i, r := range to {
-		results[i].Recipient = r
-		if !done[i] {
-			open, rcpts = append(open, i), append(rcpts, string(r))
-		}
-	}
-	if len(rcpts) == 0 {
-		return results, nil
-	}
-	if err := a.dispel(ctx); err != nil {
-		return nil, err
-	}
-	whole := message.Section(a.body, message.Range{Len: a.body.Size()})
-	answers, err := a.mailbox.Deliver(ctx, env.Sender, rcpts, whole.Size(), a.scan.Facts().EightBit,
-		func(w io.Writer) error { _, err := whole.WriteTo(w); return err })
-	if err != nil {
-		a.log.Error("mailbox store", "err", err)
-		return results, nil
-	}
-	a.atStep(stepStored)
-	for j, s := range answers {
-		r := &results[open[j]]
-		r.Answer, r.Code = result(s)
-		r.Text = s.Text
-		if r.Answer != delivery.Delivered {
-			a.log.Warn("mailbox store refused", "recipient", r.Recipient, "code", s.Code, "enhanced", r.Code, "text", s.Text)
-		}
-	}
-	return results, nil
-}
-
 // dispel makes sure after a failure that the store can be written before the
 // mailbox store gets anything: on a full disk each attempt of the MTA would leave
 // one more copy in the mailbox.
@@ -311,49 +219,5 @@ func (d *doors) dispel(ctx context.Context) error {
 		return err
 	}
 	d.doubt.Store(false)
-	return nil
-}
-
-// receipt delivers a receipt unchanged and registers its arrival. Take-charge
-// receipts reach nobody but our own service mailbox.
-func (a *arrival) receipt(ctx context.Context, env lmtp.Envelope, m *message.Message, f reception.Found, status []lmtp.Status) error {
-	var at []int
-	var to []pec.Address
-	for i, r := range addresses(env.Recipients) {
-		if f.ForService() && !r.Same(a.office.provider.ServiceMailbox) {
-			status[i] = statusService
-			continue
-		}
-		at, to = append(at, i), append(to, r)
-	}
-	if len(to) == 0 {
-		return nil
-	}
-	done, err := a.office.clerk.Received(ctx, f, to)
-	if err != nil {
-		return err
-	}
-	results, err := a.deliver(ctx, env, to, done)
-	if err != nil {
-		return err
-	}
-	var delivered []pec.Address
-	for _, r := range results {
-		if r.Answer == delivery.Delivered {
-			delivered = append(delivered, r.Recipient)
-		}
-	}
-	id := strings.Trim(m.Header.Get("Message-ID"), "<>")
-	if err := a.office.clerk.Receive(ctx, f, id, delivered, ""); err != nil {
-		return err
-	}
-	for j, r := range results {
-		switch {
-		case done[j] || r.Answer == delivery.Delivered:
-			status[at[j]] = statusDone
-		case r.Answer == delivery.Never:
-			status[at[j]] = statusNoMailbox
-		}
-	}
 	return nil
 }

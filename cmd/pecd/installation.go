@@ -1,9 +1,12 @@
 package main
 
 import (
+	"crypto/sha1"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"hash"
 	"io/fs"
 	"os"
 	"strings"
@@ -47,11 +50,19 @@ func load(file string, now time.Time) (*installation, error) {
 	if err != nil {
 		return nil, cfg.Problem("trust.anchors", err, "name a PEM file with the CAs of providers' certificates")
 	}
-	in.verifier = signer.NewVerifier(anchors)
+	var crls []*x509.RevocationList
+	for _, file := range cfg.Trust.CRLs {
+		list, err := signer.LoadCRL(file)
+		if err != nil {
+			return nil, cfg.Problem("trust.crls", err, "name files with revocation lists, PEM or DER")
+		}
+		crls = append(crls, list)
+	}
+	in.verifier = signer.NewVerifier(anchors).WithCRLs(crls)
 	if err := in.loadDirectory(now); err != nil {
 		return nil, err
 	}
-	in.issuer = issue.Issuer{Name: cfg.Provider.Name, Address: in.identity.Address()}
+	in.issuer = issue.Issuer{Name: cfg.Provider.Name, Address: in.identity.Address(), ItalianOnly: !*cfg.Provider.English}
 	return in, nil
 }
 
@@ -132,7 +143,7 @@ func loadDirectory(file string, anchors *x509.CertPool, now time.Time) (*directo
 func (in *installation) rules() access.Rules {
 	a := in.config.Access
 	return access.Rules{Directory: in.directory, Provider: in.provider, MaxSize: a.MaxSize,
-		MaxRecipients: a.MaxRecipients, TrustMTA: a.SenderLogin == "mta"}
+		MaxRecipients: a.MaxRecipients, MaxTotal: a.MaxTotal, TrustMTA: a.SenderLogin == "mta"}
 }
 
 // configCheckCmd is pecd config check.
@@ -155,11 +166,19 @@ func (c *configCheckCmd) Run(std streams) error {
 	return err
 }
 
+// briefHash is the hash function of a name that the configuration has checked.
+func briefHash(name string) func() hash.Hash {
+	if name == "sha256" {
+		return sha256.New
+	}
+	return sha1.New
+}
+
 func newSigner(in *installation) *signer.Signer { return signer.NewSigner(in.identity) }
 
 // needsRestart reports whether something changed that is opened only at start.
 func needsRestart(old, now *config.Config) bool {
 	return old.Access.Milter != now.Access.Milter || old.Access.SocketGroup != now.Access.SocketGroup || old.Access.SocketMode != now.Access.SocketMode ||
-		old.Access.MaxSize != now.Access.MaxSize || old.Reception != now.Reception || old.Delivery != now.Delivery ||
+		old.Access.MaxSize != now.Access.MaxSize || old.Access.NoticeSize != now.Access.NoticeSize || old.Gate.Milter != now.Gate.Milter || old.Reception != now.Reception || old.Delivery != now.Delivery ||
 		old.Courier != now.Courier || old.Store != now.Store || old.Metrics != now.Metrics
 }

@@ -39,6 +39,14 @@ type commands struct {
 	Log    struct {
 		Search logSearchCmd `cmd:"" help:"Search the register."`
 	} `cmd:"" help:"Read the register."`
+	Mailbox struct {
+		Set  mailboxSetCmd  `cmd:"" help:"Set what becomes of ordinary mail for a mailbox."`
+		Show mailboxShowCmd `cmd:"" help:"Show what was set."`
+	} `cmd:"" help:"Settings of mailboxes."`
+	Domain struct {
+		Set  domainSetCmd  `cmd:"" help:"Set what becomes of ordinary mail for all mailboxes of a domain."`
+		Show domainShowCmd `cmd:"" help:"Show what was set."`
+	} `cmd:"" help:"Settings of domains."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 

@@ -19,6 +19,17 @@ var later = milter.Verdict{Action: milter.Defer, Reply: "451 4.3.0 Servizio PEC 
 // discard tells the MTA that the message is ours now; the client hears 250.
 var discard = milter.Verdict{Action: milter.Discard}
 
+// What the gate on port 25 says.
+var (
+	ordinaryRefused = milter.Verdict{Action: milter.Reject, Reply: "550 5.7.1 La casella accetta solo posta certificata / This mailbox takes certified mail only"}
+	unwrappable     = milter.Verdict{Action: milter.Reject, Reply: "550 5.6.0 Righe oltre 998 byte o byte non ammessi / Lines over 998 octets, or octets that mail cannot carry"}
+	oneByOne        = milter.Verdict{Action: milter.Defer, Reply: "452 4.5.3 This recipient needs a transaction of its own, try again"}
+	needTLS         = milter.Verdict{Action: milter.Reject, Reply: "530 5.7.0 Must issue a STARTTLS command first: certified mail travels encrypted (RFC 6109, 5.3)"}
+)
+
+// malformed refuses a message whose header the MTA cannot show to the octet.
+var malformed = milter.Verdict{Action: milter.Reject, Reply: "550 5.6.0 L'intestazione contiene un campo non valido / The header holds an invalid field"}
+
 // enhanced are the status codes of the causes of refusal.
 var enhanced = map[points.Cause]string{
 	points.NotAuthenticated:    "530 5.7.0",
@@ -30,6 +41,7 @@ var enhanced = map[points.Cause]string{
 	points.RecipientNotInField: "550 5.7.1",
 	points.BccPresent:          "550 5.7.1",
 	points.TooLarge:            "552 5.3.4",
+	points.TooLargeTimes:       "552 5.3.4",
 	points.TooManyRecipients:   "550 5.5.3",
 	points.LineTooLong:         "550 5.6.0",
 	points.BadOctets:           "550 5.6.0",
@@ -62,12 +74,11 @@ func refusal(reasons []points.Reason) milter.Verdict {
 
 // What the LMTP door says.
 var (
-	statusDone      = lmtp.Status{Code: 250, Enhanced: [3]int{2, 1, 5}, Text: "delivered"}
-	statusLater     = lmtp.Status{Code: 451, Enhanced: [3]int{4, 3, 0}, Text: "temporarily unavailable, try again later"}
-	statusNoMailbox = lmtp.Status{Code: 550, Enhanced: [3]int{5, 1, 1}, Text: "the mailbox store refuses the message"}
-	statusUncertain = lmtp.Status{Code: 451, Enhanced: [3]int{4, 7, 0}, Text: "neither a valid transport envelope nor a valid receipt"}
-	statusForeign   = lmtp.Status{Code: 451, Enhanced: [3]int{4, 7, 0}, Text: "the envelope does not name this recipient as certified"}
-	statusService   = lmtp.Status{Code: 451, Enhanced: [3]int{4, 7, 0}, Text: "this receipt is for the provider's service mailbox only"}
+	statusDone        = lmtp.Status{Code: 250, Enhanced: [3]int{2, 1, 5}, Text: "delivered"}
+	statusLater       = lmtp.Status{Code: 451, Enhanced: [3]int{4, 3, 0}, Text: "temporarily unavailable, try again later"}
+	statusNoMailbox   = lmtp.Status{Code: 550, Enhanced: [3]int{5, 1, 1}, Text: "the mailbox store refuses the message"}
+	statusUnwrappable = lmtp.Status{Code: 550, Enhanced: [3]int{5, 6, 0}, Text: "the message has lines over 998 octets, or octets that mail cannot carry"}
+	statusOrdinary    = lmtp.Status{Code: 550, Enhanced: [3]int{5, 7, 1}, Text: "this mailbox takes certified mail only"}
 )
 
 // result reads the store's status about a recipient.

@@ -35,7 +35,7 @@ type serveCmd struct{ configFlag }
 // Run is the daemon: it opens the store, then the way out, then the doors, and
 // ends them in the opposite order when ctx is done.
 func (c *serveCmd) Run(ctx context.Context) error {
-	in, err := load(c.Config, time.Now())
+	in, err := load(c.Config, clock())
 	if err != nil {
 		return err
 	}
@@ -46,7 +46,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	log.Info("starting", "version", version, "provider", in.provider.Name, "config", c.Config,
 		"directory_providers", len(in.directory.Providers()), "certificate_until", in.identity.Certificate().NotAfter)
 
-	store, err := logstore.Open(ctx, logstore.Options{Dir: in.config.Store.Path, Now: time.Now, AtStep: storeStep, Log: log})
+	store, err := logstore.Open(ctx, logstore.Options{Dir: in.config.Store.Path, Now: clock, Rand: rand.Reader, AtStep: storeStep, Log: log})
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
@@ -56,7 +56,11 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		}
 	}()
 
-	d := &daemon{file: c.Config, log: log, level: level, store: store, metrics: newMetrics(store)}
+	secret, err := store.Secret(ctx)
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	d := &daemon{secret: secret, file: c.Config, log: log, level: level, store: store, metrics: newMetrics(store)}
 	d.office.Store(d.open(in))
 	if err := d.listen(ctx, in); err != nil {
 		d.close()
@@ -68,19 +72,20 @@ func (c *serveCmd) Run(ctx context.Context) error {
 // A daemon is what runs between start and end.
 type daemon struct {
 	file    string
+	secret  []byte // the store's
 	log     *slog.Logger
 	level   *slog.LevelVar
 	store   logstore.Store
 	metrics *metrics
 	office  atomic.Pointer[office]
 
-	access, arrivals, figures net.Listener
+	access, gate, arrivals, control, figures net.Listener
 }
 
 // open gives the installation its clerk.
 func (d *daemon) open(in *installation) *office {
 	return &office{installation: in, clerk: &act.Clerk{Issuer: in.issuer, Signer: newSigner(in), Store: d.store,
-		Now: time.Now, Location: in.location, Rand: rand.Reader, Log: d.log}}
+		Secret: d.secret, BriefHash: briefHash(in.config.Delivery.BriefHash), Now: clock, Location: in.location, Rand: rand.Reader, Log: d.log}}
 }
 
 // listen opens all sockets before anything is served, so that a start fails
@@ -89,6 +94,14 @@ func (d *daemon) listen(ctx context.Context, in *installation) (err error) {
 	cfg := in.config
 	if d.access, err = listen(ctx, cfg.Access.Milter, cfg.Access.SocketMode, cfg.Access.SocketGroup); err != nil {
 		return cfg.Problem("access.milter", err, "")
+	}
+	if cfg.Gate.Milter != "" {
+		if d.gate, err = listen(ctx, cfg.Gate.Milter, cfg.Gate.SocketMode, cfg.Gate.SocketGroup); err != nil {
+			return cfg.Problem("gate.milter", err, "")
+		}
+	}
+	if d.control, err = listen(ctx, "unix:"+controlSocket(cfg.Store.Path), "0600", ""); err != nil {
+		return cfg.Problem("store.path", fmt.Errorf("control socket: %w", err), "")
 	}
 	if d.arrivals, err = listen(ctx, cfg.Reception.LMTP, cfg.Reception.SocketMode, cfg.Reception.SocketGroup); err != nil {
 		return cfg.Problem("reception.lmtp", err, "")
@@ -103,7 +116,7 @@ func (d *daemon) listen(ctx context.Context, in *installation) (err error) {
 }
 
 func (d *daemon) close() {
-	for _, l := range []net.Listener{d.access, d.arrivals, d.figures} {
+	for _, l := range []net.Listener{d.access, d.gate, d.arrivals, d.control, d.figures} {
 		if l != nil {
 			l.Close()
 		}
@@ -123,13 +136,14 @@ func listen(ctx context.Context, addr, mode, group string) (net.Listener, error)
 func (d *daemon) run(ctx context.Context, in *installation) error {
 	mailbox := &lmtp.Store{Dial: dialer(in.config.Delivery.Store), Name: in.config.Provider.Domain}
 	defer mailbox.Close()
-	share := &doors{office: &d.office, store: d.store, mailbox: mailbox, metrics: d.metrics, log: d.log, now: time.Now, atStep: atStep}
-	access := milter.NewServer(milter.Options{Backend: accessDoor{share}, Log: d.log, MaxMessage: in.config.Access.MaxSize,
-		TooLarge: tooLarge(in.config.Access.MaxSize), Observe: d.doorEvent("milter")})
+	share := &doors{office: &d.office, store: d.store, mailbox: mailbox, metrics: d.metrics, log: d.log, now: clock, atStep: atStep}
+	access := milter.NewServer(milter.Options{Backend: accessDoor{share}, Log: d.log, MaxMessage: in.config.Access.NoticeSize,
+		TooLarge: tooLarge(in.config.Access.MaxSize), Malformed: malformed, Observe: d.doorEvent("milter")})
+	gate := milter.NewServer(milter.Options{Backend: gateDoor{share}, Log: d.log, Observe: d.doorEvent("gate")})
 	arrivals := lmtp.NewServer(lmtp.Options{Backend: arrivalDoor{share}, Log: d.log, MaxMessage: in.config.Reception.MaxSize,
 		Domain: in.config.Provider.Domain, Observe: d.doorEvent("lmtp")})
 	out := courier.New(d.store, courier.Options{Dial: dialer(in.config.Courier.MTA), Hostname: in.config.Provider.Domain,
-		Connections: in.config.Courier.Connections, Now: time.Now, Log: d.log, AtStep: atStep, Observe: d.handover})
+		Connections: in.config.Courier.Connections, Now: clock, Log: d.log, AtStep: atStep, Observe: d.handover})
 
 	courierCtx, stopCourier := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopCourier()
@@ -137,6 +151,11 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 	g.Go(func() error { return out.Run(courierCtx) })
 	g.Go(func() error { return unless(milter.ErrServerClosed, access.Serve(d.access)) })
 	g.Go(func() error { return unless(lmtp.ErrServerClosed, arrivals.Serve(d.arrivals)) })
+	g.Go(func() error { return d.serveControl(gctx, d.control) })
+	g.Go(func() error { d.expire(gctx); return nil })
+	if d.gate != nil {
+		g.Go(func() error { return unless(milter.ErrServerClosed, gate.Serve(d.gate)) })
+	}
 	if d.figures != nil {
 		g.Go(func() error { return d.metrics.serve(gctx, d.figures) })
 	}
@@ -147,7 +166,7 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 		defer stopCourier()
 		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 		defer cancel()
-		return errors.Join(access.Shutdown(sctx), arrivals.Shutdown(sctx))
+		return errors.Join(access.Shutdown(sctx), gate.Shutdown(sctx), arrivals.Shutdown(sctx))
 	})
 	d.log.Info("ready")
 	err := g.Wait()
@@ -156,6 +175,22 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 	}
 	d.log.Info("stopped", "err", err)
 	return err
+}
+
+// expire issues timeout notices as they fall due, until ctx is done.
+func (d *daemon) expire(ctx context.Context) {
+	tick := time.NewTicker(expiryPause)
+	defer tick.Stop()
+	for {
+		if err := d.office.Load().clerk.Expire(ctx); err != nil && ctx.Err() == nil {
+			d.log.Error("timeout notices could not be issued", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // unless returns err, but nil if it only says that a door was closed on purpose.
@@ -179,7 +214,7 @@ func (d *daemon) reloadOnHangup(ctx context.Context) {
 			return
 		case <-hangup:
 		}
-		in, err := load(d.file, time.Now())
+		in, err := load(d.file, clock())
 		if err != nil {
 			d.log.Error("reload failed, the old configuration stays in force", "err", err)
 			continue

@@ -8,7 +8,25 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
+
+// expiryPause is short: drills move the clock and wait for what follows.
+const expiryPause = 100 * time.Millisecond
+
+// clock is the real time plus the duration in the file that PECD_CLOCK names. A
+// file that is not there, or holds no duration, moves nothing.
+func clock() time.Time {
+	b, err := os.ReadFile(os.Getenv("PECD_CLOCK"))
+	if err != nil {
+		return time.Now()
+	}
+	d, err := time.ParseDuration(strings.TrimSpace(string(b)))
+	if err != nil {
+		return time.Now()
+	}
+	return time.Now().Add(d)
+}
 
 // killStep and killCount come from PECD_KILL_AT=step[:n]: the process ends
 // itself by SIGKILL when it comes to that step for the n-th time.

@@ -2,5 +2,13 @@
 
 package main
 
+import "time"
+
+// expiryPause is how often the daemon looks for answers that did not come.
+const expiryPause = 10 * time.Second
+
+// clock is the daemon's only clock.
+func clock() time.Time { return time.Now() }
+
 // atStep does nothing in a build for use.
 func atStep(string) {}

@@ -44,7 +44,7 @@ type verdict struct {
 	Instant    *time.Time      `json:"instant,omitempty"`
 	Provider   string          `json:"provider,omitempty"`
 	Sender     pec.Address     `json:"sender,omitempty"`
-	Recipients []recipient     `json:"recipients,omitempty"`
+	Recipients []pec.Recipient `json:"recipients,omitempty"`
 	Subject    string          `json:"subject,omitempty"`
 	Receipt    pec.ReceiptType `json:"receipt,omitempty"`
 	Recipient  pec.Address     `json:"recipient,omitempty"`
@@ -53,11 +53,6 @@ type verdict struct {
 	Detail     string          `json:"detail,omitempty"`
 	Signature  *signature      `json:"signature,omitempty"`
 	Problems   []string        `json:"problems"`
-}
-
-type recipient struct {
-	Address pec.Address       `json:"address"`
-	Type    pec.RecipientType `json:"type"`
 }
 
 // signature is what is known of the signature and its signer.
@@ -294,9 +289,7 @@ func (r *verdict) event(ev pec.Event) {
 	r.Kind, r.Identifier, r.MsgID = string(ev.Kind), ev.Identifier, ev.MsgID
 	r.Instant, r.Provider, r.Sender, r.Subject = &ev.At, ev.Provider, ev.Sender, ev.Subject
 	r.Receipt, r.Recipient, r.Taken, r.Error, r.Detail = ev.Receipt, ev.Recipient, ev.Taken, ev.Error, ev.Detail
-	for _, a := range ev.Recipients {
-		r.Recipients = append(r.Recipients, recipient{a.Address, a.Type})
-	}
+	r.Recipients = ev.Recipients
 }
 
 // consistent compares the header, which is not signed, with what is.

@@ -32,6 +32,8 @@ type Rules struct {
 	// 30 MB for size times recipients (docs/rules.md, S1).
 	MaxSize       int64
 	MaxRecipients int
+	// MaxTotal bounds size times recipients, in octets.
+	MaxTotal int64
 	// TrustMTA leaves it to the MTA whether a login may use a sender's address.
 	TrustMTA bool
 }
@@ -41,8 +43,8 @@ type Outcome struct {
 	Verdict points.Verdict
 	// Reasons are all the rules that the message breaks, where it is refused.
 	Reasons []points.Reason
-	// Event is what is certified of an accepted message; instant, identifier and
-	// kind are still to be set.
+	// Event is what is certified of the message, or of its refusal, as far as it
+	// is known; instant, identifier and kind are still to be set.
 	Event pec.Event
 }
 
@@ -60,7 +62,7 @@ func Decide(s Submission, r Rules) Outcome {
 	c.sender(from)
 	c.recipients()
 	if len(c.reasons) > 0 {
-		return Outcome{Verdict: points.Refuse, Reasons: c.reasons}
+		return Outcome{Verdict: points.Refuse, Reasons: c.reasons, Event: c.event(s.Sender)}
 	}
 	return Outcome{Verdict: points.Accept, Event: c.event(from)}
 }
@@ -82,6 +84,9 @@ func (c *check) whole() {
 	f := c.Facts
 	if c.MaxSize > 0 && f.Size > c.MaxSize {
 		c.refuse(points.TooLarge, "il messaggio di %d byte supera il limite di %d", "the message of %d octets exceeds the limit of %d", f.Size, c.MaxSize)
+	}
+	if n := int64(len(c.Recipients)); c.MaxTotal > 0 && f.Size > 0 && n > c.MaxTotal/f.Size {
+		c.refuse(points.TooLargeTimes, "%d byte per %d destinatari superano il limite complessivo di %d byte", "%d octets times %d recipients exceed the total limit of %d octets", f.Size, n, c.MaxTotal)
 	}
 	if c.MaxRecipients > 0 && len(c.Recipients) > c.MaxRecipients {
 		c.refuse(points.TooManyRecipients, "%d destinatari, il massimo e' %d", "%d recipients, the most allowed is %d", len(c.Recipients), c.MaxRecipients)
@@ -165,7 +170,8 @@ func (c *check) recipients() {
 	}
 }
 
-// event builds what is certified from a message that broke no rule.
+// event builds what is certified. Of a message that broke a rule it tells what
+// can be told.
 func (c *check) event(from pec.Address) pec.Event {
 	h := &c.Message.Header
 	ev := pec.Event{

@@ -35,7 +35,7 @@ func submit(t *testing.T, raw string) Submission {
 func rules(t testing.TB) Rules {
 	t.Helper()
 	w := pointstest.New(t)
-	return Rules{Directory: w.Directory, Provider: w.Alfa.Record, MaxSize: 30_000_000, MaxRecipients: 50}
+	return Rules{Directory: w.Directory, Provider: w.Alfa.Record, MaxSize: 30_000_000, MaxRecipients: 50, MaxTotal: 50_000_000}
 }
 
 func TestAccept(t *testing.T) {
@@ -75,28 +75,30 @@ func TestRefuse(t *testing.T) {
 		change func(*Submission, *testing.T)
 		cause  points.Cause
 	}{
-		"nobody authenticated":    {func(s *Submission, _ *testing.T) { s.Login = "" }, points.NotAuthenticated},
-		"login is another":        {func(s *Submission, _ *testing.T) { s.Login = "anna@alfa.example" }, points.LoginNotSender},
-		"sender of another":       {func(s *Submission, _ *testing.T) { s.Sender = "alice@beta.example" }, points.SenderNotOurs},
-		"no sender":               {func(s *Submission, _ *testing.T) { s.Sender = "" }, points.FromDiffers},
-		"From differs":            {edit("alice@alfa", "anna@alfa"), points.FromDiffers},
-		"no From":                 {edit("From:", "X-From:"), points.FromInvalid},
-		"two in From":             {edit("<alice@alfa.example>", "<alice@alfa.example>, anna@alfa.example"), points.FromInvalid},
-		"From is no address":      {edit("<alice@alfa.example>", "<alice>"), points.FromInvalid},
-		"no To":                   {edit("To:", "X-To:"), points.ToInvalid},
-		"empty To":                {edit("Bob <bob@beta.example>, bruna@beta.example", ""), points.ToInvalid},
-		"undisclosed To":          {edit("Bob <bob@beta.example>, bruna@beta.example", "undisclosed-recipients:;"), points.ToInvalid},
-		"To is no address":        {edit("Bob <bob@beta.example>", "Bob <bob@>"), points.ToInvalid},
-		"Cc is no address":        {edit("mario@ordinary.example", "mario at ordinary"), points.ToInvalid},
-		"recipient not named":     {edit("bruna@beta.example", "bianca@beta.example"), points.RecipientNotInField},
-		"Bcc":                     {edit("Subject:", "Bcc: segreto@beta.example\r\nSubject:"), points.BccPresent},
-		"Bcc that cannot be read": {edit("Subject:", "bcc: <<>\r\nSubject:"), points.BccPresent},
-		"two Subject":             {edit("Subject:", "Subject: altro\r\nSubject:"), points.FieldRepeated},
-		"two To":                  {edit("To:", "To: bob@beta.example\r\nTo:"), points.FieldRepeated},
-		"too large":               {func(s *Submission, _ *testing.T) { s.Facts.Size = 30_000_001 }, points.TooLarge},
-		"line of 999":             {edit("Testo.", strings.Repeat("x", 999)), points.LineTooLong},
-		"NUL":                     {edit("Testo.", "Te\x00sto."), points.BadOctets},
-		"bare CR":                 {edit("Testo.", "Te\rsto."), points.BadOctets},
+		"nobody authenticated":     {func(s *Submission, _ *testing.T) { s.Login = "" }, points.NotAuthenticated},
+		"login is another":         {func(s *Submission, _ *testing.T) { s.Login = "anna@alfa.example" }, points.LoginNotSender},
+		"sender of another":        {func(s *Submission, _ *testing.T) { s.Sender = "alice@beta.example" }, points.SenderNotOurs},
+		"no sender":                {func(s *Submission, _ *testing.T) { s.Sender = "" }, points.FromDiffers},
+		"From differs":             {edit("alice@alfa", "anna@alfa"), points.FromDiffers},
+		"no From":                  {edit("From:", "X-From:"), points.FromInvalid},
+		"two in From":              {edit("<alice@alfa.example>", "<alice@alfa.example>, anna@alfa.example"), points.FromInvalid},
+		"From is no address":       {edit("<alice@alfa.example>", "<alice>"), points.FromInvalid},
+		"no To":                    {edit("To:", "X-To:"), points.ToInvalid},
+		"empty To":                 {edit("Bob <bob@beta.example>, bruna@beta.example", ""), points.ToInvalid},
+		"undisclosed To":           {edit("Bob <bob@beta.example>, bruna@beta.example", "undisclosed-recipients:;"), points.ToInvalid},
+		"To is no address":         {edit("Bob <bob@beta.example>", "Bob <bob@>"), points.ToInvalid},
+		"Cc is no address":         {edit("mario@ordinary.example", "mario at ordinary"), points.ToInvalid},
+		"local part in other case": {edit("bob@beta", "Bob@beta"), points.RecipientNotInField},
+		"recipient not named":      {edit("bruna@beta.example", "bianca@beta.example"), points.RecipientNotInField},
+		"Bcc":                      {edit("Subject:", "Bcc: segreto@beta.example\r\nSubject:"), points.BccPresent},
+		"Bcc that cannot be read":  {edit("Subject:", "bcc: <<>\r\nSubject:"), points.BccPresent},
+		"two Subject":              {edit("Subject:", "Subject: altro\r\nSubject:"), points.FieldRepeated},
+		"two To":                   {edit("To:", "To: bob@beta.example\r\nTo:"), points.FieldRepeated},
+		"too large":                {func(s *Submission, _ *testing.T) { s.Facts.Size = 30_000_001 }, points.TooLarge},
+		"size times recipients":    {func(s *Submission, _ *testing.T) { s.Facts.Size = 20_000_000 }, points.TooLargeTimes},
+		"line of 999":              {edit("Testo.", strings.Repeat("x", 999)), points.LineTooLong},
+		"NUL":                      {edit("Testo.", "Te\x00sto."), points.BadOctets},
+		"bare CR":                  {edit("Testo.", "Te\rsto."), points.BadOctets},
 		"too many recipients": {func(s *Submission, _ *testing.T) {
 			for i := 0; i < 48; i++ {
 				s.Recipients = append(s.Recipients, "bob@beta.example")
@@ -143,12 +145,12 @@ func TestAllReasons(t *testing.T) {
 // TestTolerate accepts what is odd but breaks no rule.
 func TestTolerate(t *testing.T) {
 	for name, raw := range map[string]string{
-		"case of addresses": strings.Replace(good, "bob@beta", "Bob@BETA", 1),
-		"empty Bcc":         strings.Replace(good, "Subject:", "Bcc:\r\nSubject:", 1),
-		"folded To":         strings.Replace(good, ", bruna", ",\r\n\tbruna", 1),
-		"latin-1 name":      strings.Replace(good, "Alice Rossi", "Al\xedce", 1),
-		"line of 998":       strings.Replace(good, "Testo.", strings.Repeat("x", 998), 1),
-		"no Message-ID":     strings.Replace(good, "Message-ID:", "X-ID:", 1),
+		"case of domains": strings.Replace(good, "bob@beta", "bob@BETA", 1),
+		"empty Bcc":       strings.Replace(good, "Subject:", "Bcc:\r\nSubject:", 1),
+		"folded To":       strings.Replace(good, ", bruna", ",\r\n\tbruna", 1),
+		"latin-1 name":    strings.Replace(good, "Alice Rossi", "Al\xedce", 1),
+		"line of 998":     strings.Replace(good, "Testo.", strings.Repeat("x", 998), 1),
+		"no Message-ID":   strings.Replace(good, "Message-ID:", "X-ID:", 1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if o := Decide(submit(t, raw), rules(t)); o.Verdict != points.Accept {

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"log/slog"
 	"time"
@@ -35,6 +36,10 @@ type Clerk struct {
 	Issuer issue.Issuer
 	Signer *signer.Signer
 	Store  logstore.Store
+	// Secret is the store's; see EnvelopeID.
+	Secret []byte
+	// BriefHash is the hash of brief receipts (RFC 6109, 3.3.2.2).
+	BriefHash func() hash.Hash
 	// Now is the clock, Location the legal time, Rand the source of identifiers
 	// and boundaries.
 	Now      func() time.Time
@@ -75,12 +80,31 @@ func (c *Clerk) Accept(ctx context.Context, o access.Outcome, original *message.
 		c.act(envelope, c.Issuer.Name, queueID),
 		c.act(receipt, c.Issuer.Name, queueID),
 	}}
+	tx.Acts[0].EnvelopeID = c.EnvelopeID(id)
 	for _, r := range ev.Recipients {
 		if r.Type == pec.Certified {
 			tx.Acts[0].Await = append(tx.Acts[0].Await, r.Address)
 		}
 	}
 	return id, c.commitAll(ctx, tx)
+}
+
+// NonAccept issues the notice that a message with formal exceptions was not
+// accepted (RFC 6109, 3.1.2), with all reasons. It goes to the reverse path.
+func (c *Clerk) NonAccept(ctx context.Context, o access.Outcome, queueID string) (pec.Identifier, error) {
+	ev := o.Event
+	ev.At = c.instant()
+	id, err := issue.NewIdentifier(ev.At, c.Issuer.Address.Domain(), c.Rand)
+	if err != nil {
+		return "", err
+	}
+	ev.Identifier, ev.Receipt = id, ""
+	ev.Error, ev.Detail = pec.ErrorOther, points.Italian(o.Reasons)
+	s, err := c.sign(c.Issuer.NonAcceptance(ev, c.Rand))
+	if err != nil {
+		return "", fmt.Errorf("non-acceptance notice: %w", err)
+	}
+	return id, c.commitAll(ctx, logstore.Tx{At: ev.At, Acts: []logstore.Act{c.act(s, c.Issuer.Name, queueID)}})
 }
 
 // Refuse writes into the register that a message was refused at the access
@@ -210,6 +234,12 @@ func (c *Clerk) conclude(f reception.Found, rcpt pec.Address, o delivery.Outcome
 	var original message.Content
 	if issue.Primary(f.Original, rcpt) {
 		original = content(f.Original)
+	}
+	if original != nil && ev.Receipt == pec.Brief {
+		var err error
+		if original, err = issue.Brief(f.Original, c.BriefHash); err != nil {
+			return nil, fmt.Errorf("brief receipt: %w", err)
+		}
 	}
 	return c.sign(c.Issuer.Delivery(ev, original, eightBit, c.Rand))
 }

@@ -33,7 +33,7 @@ type desk struct {
 func newDesk(t *testing.T, w *pointstest.World, p *pointstest.Provider) *desk {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	s, err := logstore.Open(context.Background(), logstore.Options{Dir: t.TempDir(), Now: func() time.Time { return pointstest.At }, Log: log})
+	s, err := logstore.Open(context.Background(), logstore.Options{Dir: t.TempDir(), Rand: rand.Reader, Now: func() time.Time { return pointstest.At }, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -108,7 +108,7 @@ func benchClerk(b *testing.B, p *pointstest.Provider) *act.Clerk {
 	log := slog.New(slog.DiscardHandler)
 	start := time.Now()
 	now := func() time.Time { return pointstest.At.Add(time.Since(start)) }
-	s, err := logstore.Open(context.Background(), logstore.Options{Dir: b.TempDir(), Now: now, Log: log})
+	s, err := logstore.Open(context.Background(), logstore.Options{Dir: b.TempDir(), Rand: rand.Reader, Now: now, Log: log})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -28,7 +28,13 @@ type Result struct {
 	Code string
 	// Text is the store's own text.
 	Text string
+	// Overdue says that the store has put the recipient off for so long that it
+	// counts as refused for good.
+	Overdue bool
 }
+
+// Settled reports whether something is certified about the recipient.
+func (r Result) Settled() bool { return r.Answer != NotNow || r.Overdue }
 
 // An Outcome is what is certified about one recipient. The zero Kind certifies
 // nothing: the MTA is to try again.
@@ -44,6 +50,11 @@ func Decide(res Result, provider string) Outcome {
 	switch res.Answer {
 	case Delivered:
 		return Outcome{Kind: pec.KindDelivery, Error: pec.NoError}
+	case NotNow:
+		if res.Overdue {
+			return Outcome{Kind: pec.KindNonDelivery, Error: pec.ErrorOther,
+				Detail: fmt.Sprintf("5.4.7 - %s - la casella di destinazione non è stata disponibile entro il tempo massimo", provider)}
+		}
 	case Never:
 		code, text, e := explain(res.Code)
 		return Outcome{Kind: pec.KindNonDelivery, Error: e, Detail: fmt.Sprintf("%s - %s - %s", code, provider, text)}

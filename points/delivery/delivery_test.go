@@ -15,6 +15,8 @@ func TestDecide(t *testing.T) {
 	}{
 		{Result{}, "", "", ""}, // nothing is known: nothing is certified
 		{Result{Answer: NotNow, Code: "4.2.2"}, "", "", ""},
+		{Result{Answer: NotNow, Code: "4.2.2", Overdue: true}, pec.KindNonDelivery, pec.ErrorOther,
+			"5.4.7 - Beta PEC S.p.A. - la casella di destinazione non è stata disponibile entro il tempo massimo"},
 		{Result{Answer: Delivered}, pec.KindDelivery, pec.NoError, ""},
 		{Result{Answer: Never, Code: "5.1.1"}, pec.KindNonDelivery, pec.ErrorNoDest, "5.1.1 - Beta PEC S.p.A. - indirizzo non valido"},
 		{Result{Answer: Never, Code: "5.1.2"}, pec.KindNonDelivery, pec.ErrorNoDomain, "5.1.2 - Beta PEC S.p.A. - dominio non valido"},

@@ -76,7 +76,7 @@ func TestEnvelope(t *testing.T) {
 	if f.Provider != w.Alfa.Record || f.Event.Identifier != id || f.Original == nil || len(f.Digest) != 64 {
 		t.Errorf("found %+v", f)
 	}
-	for rcpt, want := range map[pec.Address]bool{"bob@beta.example": true, "BOB@Beta.example": true, "bruna@beta.example": false, "mario@ordinary.example": false} {
+	for rcpt, want := range map[pec.Address]bool{"bob@beta.example": true, "bob@BETA.example": true, "BOB@beta.example": false, "bruna@beta.example": false, "mario@ordinary.example": false} {
 		if f.AddressedTo(rcpt) != want {
 			t.Errorf("addressed to %s: %v", rcpt, !want)
 		}

@@ -179,7 +179,7 @@ func (c *Config) check(file string) error {
 
 func (c *Config) checkSockets(bad func(key, why, fix string)) {
 	for _, s := range []struct{ key, addr string }{
-		{"access.milter", c.Access.Milter}, {"reception.lmtp", c.Reception.LMTP},
+		{"access.milter", c.Access.Milter}, {"gate.milter", c.Gate.Milter}, {"reception.lmtp", c.Reception.LMTP},
 		{"delivery.store", c.Delivery.Store}, {"courier.mta", c.Courier.MTA},
 	} {
 		if why := badSocket(s.addr); s.addr != "" && why != "" {
@@ -187,7 +187,7 @@ func (c *Config) checkSockets(bad func(key, why, fix string)) {
 		}
 	}
 	for _, s := range []struct{ key, mode string }{
-		{"access.socket_mode", c.Access.SocketMode}, {"reception.socket_mode", c.Reception.SocketMode},
+		{"access.socket_mode", c.Access.SocketMode}, {"gate.socket_mode", c.Gate.SocketMode}, {"reception.socket_mode", c.Reception.SocketMode},
 	} {
 		if m, err := strconv.ParseUint(s.mode, 8, 32); err != nil || m > 0o777 {
 			bad(s.key, strconv.Quote(s.mode)+" is not an octal mode", `write for example "0660"`)
@@ -236,8 +236,23 @@ func (c *Config) checkValues(bad func(key, why, fix string)) {
 	if c.Access.MaxRecipients < 50 {
 		bad("access.max_recipients", fmt.Sprintf("%d; at least 50 must be granted", c.Access.MaxRecipients), "write a larger limit, or remove the key")
 	}
+	if c.Access.MaxTotal < 30_000_000 {
+		bad("access.max_total", fmt.Sprintf("%d octets; at least 30000000 must be granted", c.Access.MaxTotal), "write a larger limit, or remove the key")
+	}
+	if c.Access.NoticeSize < c.Access.MaxSize {
+		bad("access.notice_size", "smaller than access.max_size", "remove the key")
+	}
+	if s := c.Gate.TLS; s != "off" && s != "warn" && s != "require" {
+		bad("gate.tls", strconv.Quote(s)+" is not known", `write "off", "warn" or "require"`)
+	}
+	if s := c.Delivery.BriefHash; s != "sha1" && s != "sha256" {
+		bad("delivery.brief_hash", strconv.Quote(s)+" is not known", `write "sha1" or "sha256"`)
+	}
 	if s := c.Access.SenderLogin; s != "match" && s != "mta" {
 		bad("access.sender_login", strconv.Quote(s)+" is not known", `write "match" or "mta"`)
+	}
+	if s := c.Access.EightBit; s != "keep" && s != "convert" {
+		bad("access.eight_bit", strconv.Quote(s)+" is not known", `write "keep" or "convert"`)
 	}
 	if c.Reception.MaxSize < c.Access.MaxSize {
 		bad("reception.max_size", "smaller than access.max_size: our own envelopes would not come back", "remove the key")

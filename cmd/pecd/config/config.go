@@ -23,6 +23,7 @@ type Config struct {
 	Trust     Trust     `toml:"trust"`
 	Directory Directory `toml:"directory"`
 	Access    Access    `toml:"access"`
+	Gate      Gate      `toml:"gate"`
 	Reception Reception `toml:"reception"`
 	Delivery  Delivery  `toml:"delivery"`
 	Courier   Courier   `toml:"courier"`
@@ -40,6 +41,8 @@ type Provider struct {
 	// Domain of the system messages: they come from posta-certificata@domain,
 	// which must be the certificate's e-mail address.
 	Domain string `toml:"domain"`
+	// English says whether an English text follows the Italian one. Default: true.
+	English *bool `toml:"english"`
 	// Timezone whose legal time stands in receipts. Default: Europe/Rome.
 	Timezone string `toml:"timezone"`
 }
@@ -54,6 +57,9 @@ type Signer struct {
 
 // Trust says whose certificates are believed.
 type Trust struct {
+	// CRLs are files with certificate revocation lists, PEM or DER, of CAs whose
+	// certificates they revoke. They are read at start and at a reload.
+	CRLs []string `toml:"crls"`
 	// Anchors is a PEM file with the CAs of providers' certificates.
 	Anchors string `toml:"anchors"`
 }
@@ -79,13 +85,39 @@ type Access struct {
 	SocketMode string `toml:"socket_mode"`
 	// MaxSize is the largest message in octets. Default: 104857600.
 	MaxSize int64 `toml:"max_size"`
+	// NoticeSize is the largest message in octets that is answered by a notice
+	// of non-acceptance when it exceeds a limit; larger ones are refused by SMTP.
+	// Default: twice max_size.
+	NoticeSize int64 `toml:"notice_size"`
+	// MaxTotal bounds size times recipients, in octets; at least 30000000 must be
+	// granted. Default: 2147483648.
+	MaxTotal int64 `toml:"max_total"`
 	// MaxRecipients is the most recipients of a message; at least 50 must be
 	// granted. Default: 500.
 	MaxRecipients int `toml:"max_recipients"`
+	// EightBit says what becomes of originals with octets over 127: "keep" leaves
+	// them as they are and declares them 8bit; "convert" brings them to 7 bits
+	// before they are certified, for peers that cannot take 8bit. Default: "keep".
+	EightBit string `toml:"eight_bit"`
 	// SenderLogin says who checks that a login may use a sender's address:
 	// "match" wants the login to be the address; "mta" leaves it to the MTA
 	// (Postfix: reject_sender_login_mismatch). Default: "match".
 	SenderLogin string `toml:"sender_login"`
+}
+
+// Gate is the reception point's word on port 25, before the MTA takes a message.
+type Gate struct {
+	// Milter is the socket at which the MTA's port 25 calls: unix:/path or
+	// inet:host:port; empty: no gate, and what it would refuse is refused at LMTP.
+	Milter string `toml:"milter"`
+	// SocketGroup is the group that may connect to a unix socket. Default: the
+	// daemon's own group.
+	SocketGroup string `toml:"socket_group"`
+	// SocketMode is the mode of a unix socket, octal. Default: "0660".
+	SocketMode string `toml:"socket_mode"`
+	// TLS says what happens when a provider of the directory sends without TLS:
+	// "off", "warn" or "require". Default: "warn".
+	TLS string `toml:"tls"`
 }
 
 // Reception is the reception point: what arrives for our users.
@@ -105,6 +137,9 @@ type Reception struct {
 
 // Delivery is the delivery point: the mailbox store behind us.
 type Delivery struct {
+	// BriefHash is the hash of attachments in brief receipts: "sha1", as RFC 6109
+	// has it, or "sha256". Default: "sha1".
+	BriefHash string `toml:"brief_hash"`
 	// Store is the LMTP socket of the mailbox store: unix:/path or
 	// inet:host:port.
 	Store string `toml:"store"`
@@ -203,11 +238,25 @@ func (c *Config) defaults() {
 	str(&c.Directory.Anchors, c.Trust.Anchors)
 	str(&c.Access.SocketMode, "0660")
 	str(&c.Access.SenderLogin, "match")
+	str(&c.Access.EightBit, "keep")
+	str(&c.Gate.SocketMode, "0660")
+	str(&c.Gate.TLS, "warn")
 	str(&c.Reception.SocketMode, "0660")
+	str(&c.Delivery.BriefHash, "sha1")
+	if c.Provider.English == nil {
+		c.Provider.English = new(bool)
+		*c.Provider.English = true
+	}
 	str(&c.Store.Path, "/var/lib/pecd")
 	str(&c.Log.Level, "info")
 	if c.Access.MaxSize == 0 {
 		c.Access.MaxSize = 100 << 20
+	}
+	if c.Access.NoticeSize == 0 {
+		c.Access.NoticeSize = 2 * c.Access.MaxSize
+	}
+	if c.Access.MaxTotal == 0 {
+		c.Access.MaxTotal = 2 << 30
 	}
 	if c.Access.MaxRecipients == 0 {
 		c.Access.MaxRecipients = 500

@@ -25,6 +25,7 @@ type PecdConfig struct {
 	Trust     TrustConfig     `toml:"trust"`
 	Directory DirectoryConfig `toml:"directory"`
 	Access    AccessConfig    `toml:"access"`
+	Gate      GateConfig      `toml:"gate,omitempty"`
 	Reception ReceptionConfig `toml:"reception"`
 	Delivery  DeliveryConfig  `toml:"delivery"`
 	Courier   CourierConfig   `toml:"courier"`
@@ -50,11 +51,20 @@ type (
 		File    string `toml:"file"`
 		Anchors string `toml:"anchors,omitempty"`
 	}
+	GateConfig struct {
+		Milter      string `toml:"milter,omitempty"`
+		SocketGroup string `toml:"socket_group,omitempty"`
+		SocketMode  string `toml:"socket_mode,omitempty"`
+		TLS         string `toml:"tls,omitempty"`
+	}
 	AccessConfig struct {
 		Milter        string `toml:"milter"`
 		SocketGroup   string `toml:"socket_group,omitempty"`
 		SocketMode    string `toml:"socket_mode,omitempty"`
-		MaxSize       int64  `toml:"max_size,omitzero"` // octets
+		MaxSize       int64  `toml:"max_size,omitzero"`    // octets
+		NoticeSize    int64  `toml:"notice_size,omitzero"` // octets
+		MaxTotal      int64  `toml:"max_total,omitzero"`   // octets
+		EightBit      string `toml:"eight_bit,omitempty"`
 		MaxRecipients int    `toml:"max_recipients,omitzero"`
 		SenderLogin   string `toml:"sender_login,omitempty"`
 	}
@@ -89,6 +99,7 @@ func (p *Provider) pecdConfig(s *Stage, metrics string) PecdConfig {
 		Trust:     TrustConfig{Anchors: s.CA},
 		Directory: DirectoryConfig{File: s.Directory},
 		Access:    AccessConfig{Milter: "unix:" + p.socket("access.sock"), SocketGroup: "postfix", SocketMode: "0660", SenderLogin: "match"},
+		Gate:      GateConfig{Milter: "unix:" + p.socket("gate.sock"), SocketGroup: "postfix", SocketMode: "0660", TLS: "require"},
 		Reception: ReceptionConfig{LMTP: "unix:" + p.socket("lmtp.sock"), SocketGroup: "postfix", SocketMode: "0660"},
 		Delivery:  DeliveryConfig{Store: "unix:" + p.socket("store.sock")},
 		Courier:   CourierConfig{MTA: "inet:" + p.Reinject},

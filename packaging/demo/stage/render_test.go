@@ -79,6 +79,7 @@ func TestServicesOfAProvider(t *testing.T) {
 	params := postconf(t, s, &s.Alfa.MailServer, false, "-P")
 	for _, want := range []string{
 		s.Alfa.Submission + "/inet/smtpd_milters = { unix:" + s.Alfa.Dir + "/sock/access.sock, default_action=tempfail }",
+		s.Alfa.SMTP + "/inet/smtpd_milters = { unix:" + s.Alfa.Dir + "/sock/gate.sock, default_action=tempfail }",
 		s.Alfa.Submission + "/inet/smtpd_tls_auth_only = yes",
 		s.Alfa.Submission + "/inet/cleanup_service_name = subcleanup",
 		"subcleanup/unix/message_drop_headers =",
@@ -101,7 +102,7 @@ func TestWithoutPecdNothingLeadsToPecd(t *testing.T) {
 	for name, m := range map[string]*MailServer{"plain provider": &s.Alfa.MailServer, "ordinary": &s.Ordinary.MailServer} {
 		for _, file := range []string{"main.cf", "master.cf"} {
 			text := rendered(t, file, s.postfixView(m, m == &s.Alfa.MailServer))
-			if strings.Contains(text, "access.sock") || strings.Contains(text, "lmtp.sock") {
+			if strings.Contains(text, "access.sock") || strings.Contains(text, "gate.sock") || strings.Contains(text, "lmtp.sock") {
 				t.Errorf("%s of %s leads to pecd:\n%s", file, name, text)
 			}
 		}

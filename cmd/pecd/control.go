@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"pecd/logstore"
+)
+
+// The control socket lies in the store's directory, which is open to the
+// daemon's user and root only. Commands that change something while the daemon
+// runs speak to it there: only the daemon writes the register.
+func controlSocket(storeDir string) string { return filepath.Join(storeDir, "control.sock") }
+
+// serveControl answers commands on l until ctx is done.
+func (d *daemon) serveControl(ctx context.Context, l net.Listener) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /policy", func(w http.ResponseWriter, r *http.Request) {
+		var p logstore.Policy
+		if err := json.NewDecoder(io.LimitReader(r.Body, 1<<16)).Decode(&p); err != nil {
+			http.Error(w, "not a policy: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		if err := checkPolicy(p, d.office.Load().provider.Manages); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		if err := d.office.Load().clerk.SetPolicy(r.Context(), p); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		}
+	})
+	srv := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	if err := srv.Serve(l); ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// errNoDaemon says that nobody answers at the control socket.
+var errNoDaemon = errors.New("the daemon does not run")
+
+// control sends v to the running daemon.
+func control(ctx context.Context, storeDir, path string, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", controlSocket(storeDir))
+		}}}
+	defer client.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://pecd"+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	res, err := client.Do(req)
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		return fmt.Errorf("%w: %w", errNoDaemon, op.Err)
+	}
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode == http.StatusOK {
+		return nil
+	}
+	text, err := io.ReadAll(io.LimitReader(res.Body, 4096))
+	if err != nil {
+		return err
+	}
+	return errors.New(string(bytes.TrimSpace(text)))
+}

@@ -1,0 +1,259 @@
+package act_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"pecd/logstore"
+	"pecd/pec"
+	"pecd/pec/message"
+	"pecd/points"
+	"pecd/points/access"
+	"pecd/points/act"
+	"pecd/points/delivery"
+	"pecd/points/pointstest"
+	"pecd/points/reception"
+)
+
+// later moves the desk's clock.
+func (d *desk) later(by time.Duration) {
+	d.Now = func() time.Time { return pointstest.At.Add(by) }
+}
+
+// kinds counts what the outbox holds.
+func (d *desk) kinds(t *testing.T) map[pec.Kind]int {
+	t.Helper()
+	n := map[pec.Kind]int{}
+	out, err := d.store.Outgoing(context.Background(), pointstest.At.AddDate(1, 0, 0), 1000, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range out {
+		n[o.Kind]++
+	}
+	return n
+}
+
+// bounce is a notification about the message with that ENVID.
+func bounce(envelopeID, messageID string, failed ...string) *message.Message {
+	b := "From: MAILER-DAEMON@mx.example\r\nMIME-Version: 1.0\r\nContent-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n" +
+		"--b\r\n\r\nNo.\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.example\r\nOriginal-Envelope-Id: " + envelopeID + "\r\n"
+	for _, f := range failed {
+		rcpt, action, _ := strings.Cut(f, " ")
+		b += "\r\nFinal-Recipient: rfc822; " + rcpt + "\r\nAction: " + action + "\r\nStatus: 5.1.1\r\n"
+	}
+	b += "\r\n--b\r\nContent-Type: text/rfc822-headers\r\n\r\nMessage-ID: <" + messageID + ">\r\n\r\n--b--\r\n"
+	m, err := message.Read(message.Bytes(b))
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+func TestBounced(t *testing.T) {
+	ctx := context.Background()
+	w := pointstest.New(t)
+	d := newDesk(t, w, w.Alfa)
+	d.Secret = []byte("secret")
+	id, out := d.accept(t)
+	envid := d.EnvelopeID(id)
+	if out[0].EnvelopeID != envid || out[1].EnvelopeID == envid {
+		t.Errorf("ENVIDs %q and %q, want %q on the envelope only", out[0].EnvelopeID, out[1].EnvelopeID, envid)
+	}
+	for name, m := range map[string]*message.Message{
+		"no code":         bounce(string(id), string(id), "bob@beta.example failed"),
+		"another code":    bounce(envid[:len(envid)-1]+"!", string(id), "bob@beta.example failed"),
+		"another message": bounce(envid, "other@alfa.example", "bob@beta.example failed"),
+		"not a report":    mustRead(original),
+	} {
+		if _, ok := reception.ReadBounce(m, "", d.Owner); ok {
+			t.Errorf("%s: taken for a notification about our message", name)
+		}
+	}
+	good := bounce(envid, string(id), "bob@beta.example failed", "bruna@beta.example delayed", "stranger@beta.example failed")
+	if _, ok := reception.ReadBounce(good, "somebody@beta.example", d.Owner); ok {
+		t.Error("a notification with a return path was believed")
+	}
+	b, ok := reception.ReadBounce(good, "", d.Owner)
+	if !ok || b.Identifier != id {
+		t.Fatalf("%v %+v", ok, b)
+	}
+	for range 2 {
+		if ordinary, err := d.Bounced(ctx, b); err != nil || ordinary {
+			t.Errorf("ordinary %v, %v", ordinary, err)
+		}
+	}
+	if n := d.kinds(t); n[pec.KindNonDelivery] != 1 {
+		t.Errorf("issued %v, want one notice", n)
+	}
+	b, _ = reception.ReadBounce(bounce(envid, string(id), "mario@ordinary.example failed"), "", d.Owner)
+	if ordinary, err := d.Bounced(ctx, b); err != nil || !ordinary {
+		t.Errorf("an ordinary recipient: %v, %v", ordinary, err)
+	}
+	if n := d.kinds(t); n[pec.KindNonDelivery] != 1 {
+		t.Errorf("issued %v for an ordinary recipient", n)
+	}
+	ledger, err := d.store.Awaited(ctx, id)
+	if err != nil || ledger[0].Outcome != pec.KindNonDelivery || ledger[1].Outcome != "" {
+		t.Errorf("ledger %+v, %v", ledger, err)
+	}
+}
+
+func mustRead(raw string) *message.Message {
+	m, err := message.Read(message.Bytes(raw))
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+// TestExpire goes through the matrix of RFC 6109, 3.1.6 for two recipients.
+func TestExpire(t *testing.T) {
+	ctx := context.Background()
+	w := pointstest.New(t)
+	for name, tt := range map[string]struct {
+		taken, ended bool // of both recipients, before 12 hours
+		at           []time.Duration
+		want         string
+	}{
+		"too soon":            {false, false, []time.Duration{12*time.Hour - time.Second}, "0"},
+		"nothing, 12 h":       {false, false, []time.Duration{12 * time.Hour}, "2"},
+		"nothing, 24 h":       {false, false, []time.Duration{12 * time.Hour, 24 * time.Hour}, "4"},
+		"nothing, daemon off": {false, false, []time.Duration{30 * time.Hour}, "4"},
+		"once each":           {false, false, []time.Duration{13 * time.Hour, 14 * time.Hour, 25 * time.Hour, 26 * time.Hour}, "4"},
+		"clock set back":      {false, false, []time.Duration{13 * time.Hour, -time.Hour, 13 * time.Hour}, "2"},
+		"taken, 12 h":         {true, false, []time.Duration{12 * time.Hour}, "0"},
+		"taken, 24 h":         {true, false, []time.Duration{12 * time.Hour, 24 * time.Hour}, "2"},
+		"ended":               {true, true, []time.Duration{12 * time.Hour, 30 * time.Hour}, "0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t, w, w.Alfa)
+			id, _ := d.accept(t)
+			both := []pec.Address{"bob@beta.example", "bruna@beta.example"}
+			for kind, heard := range map[pec.Kind]bool{pec.KindTakeCharge: tt.taken, pec.KindDelivery: tt.ended} {
+				if heard {
+					d.answer(t, id, kind, both)
+				}
+			}
+			for _, at := range tt.at {
+				d.later(at)
+				if err := d.Expire(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := d.kinds(t)[pec.KindTimeout]; fmt.Sprint(n) != tt.want {
+				t.Errorf("%d notices, want %s", n, tt.want)
+			}
+		})
+	}
+}
+
+func (d *desk) answer(t *testing.T, id pec.Identifier, kind pec.Kind, who []pec.Address) {
+	t.Helper()
+	_, err := d.store.Commit(context.Background(), logstore.Tx{At: pointstest.At, Acts: []logstore.Act{{
+		Entry:  logstore.Entry{Type: logstore.EntryReceived, Identifier: id},
+		Answer: &logstore.Answer{Identifier: id, Recipients: who, Kind: kind}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNonAccept(t *testing.T) {
+	w := pointstest.New(t)
+	d := newDesk(t, w, w.Alfa)
+	m, _ := d.spool(t, []byte(strings.Replace(original, "Subject:", "Bcc: x@beta.example\r\nSubject:", 1)))
+	o := access.Decide(access.Submission{Login: "alice@alfa.example", Sender: "alice@alfa.example",
+		Recipients: []pec.Address{"bob@beta.example", "carla@beta.example"}, Message: m}, access.Rules{Directory: w.Directory, Provider: w.Alfa.Record})
+	if o.Verdict != points.Refuse || !points.Formal(o.Reasons) {
+		t.Fatalf("%v %v", o.Verdict, o.Reasons)
+	}
+	id, err := d.NonAccept(context.Background(), o, "Q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := d.outgoing(t)
+	if len(out) != 1 || out[0].Kind != pec.KindNonAcceptance || out[0].To[0] != "alice@alfa.example" {
+		t.Fatalf("%+v", out)
+	}
+	f := d.arrive(t, octets(t, out[0].Content))
+	if f.Event.Identifier != id || !strings.Contains(f.Event.Detail, "Bcc") || !strings.Contains(f.Event.Detail, "carla@beta.example") || f.Original != nil {
+		t.Errorf("%+v", f.Event)
+	}
+}
+
+func TestWrap(t *testing.T) {
+	ctx := context.Background()
+	w := pointstest.New(t)
+	d := newDesk(t, w, w.Beta)
+	raw := []byte("From: mario@ordinary.example\r\nSubject: Ciao\r\n\r\nX\r\n")
+	m, _ := d.spool(t, raw)
+	rcpts := []pec.Address{"bob@beta.example", "bruna@beta.example"}
+	for _, sender := range []pec.Address{"mario@ordinary.example", ""} {
+		a, err := d.Wrap(m, message.Facts{Size: int64(len(raw))}, sender, rcpts, "manca la firma")
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole := octets(t, a.Envelope.Content())
+		if !bytes.Contains(whole, raw) || !bytes.Contains(whole, []byte("X-Trasporto: errore\r\n")) || bytes.Contains(whole, []byte("daticert.xml")) {
+			t.Errorf("envelope\n%s", whole)
+		}
+		wrapped, err := message.Read(message.Bytes(whole))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Verifier.Verify(wrapped, pointstest.At); err != nil {
+			t.Errorf("signature: %v", err)
+		}
+		results := []delivery.Result{{Recipient: rcpts[0], Answer: delivery.Delivered}, {Recipient: rcpts[1]}}
+		if err := d.Delivered(ctx, a, results); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := d.Wrapped(ctx, m, rcpts); err != nil || !got[0] || got[1] {
+		t.Errorf("wrapped %v (%v), want bob only", got, err)
+	}
+	n := 0
+	if err := d.store.Search(ctx, logstore.Query{}, func(e logstore.Entry) error { n++; return nil }); err != nil || n != 1 {
+		t.Errorf("%d entries (%v), want one", n, err)
+	}
+}
+
+func TestGiveUp(t *testing.T) {
+	ctx := context.Background()
+	w := pointstest.New(t)
+	alfa, beta := newDesk(t, w, w.Alfa), newDesk(t, w, w.Beta)
+	_, sent := alfa.accept(t)
+	f := beta.arrive(t, octets(t, sent[0].Content))
+	bob := []pec.Address{"bob@beta.example"}
+	if err := beta.TakeCharge(ctx, f, bob, ""); err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[time.Duration]bool{act.PatienceOfStore - time.Second: false, act.PatienceOfStore: true} {
+		beta.later(at)
+		results := []delivery.Result{{Recipient: bob[0], Answer: delivery.NotNow}, {Recipient: "bruna@beta.example"}}
+		if err := beta.GiveUp(ctx, f, results); err != nil || results[0].Overdue != want || results[1].Overdue {
+			t.Errorf("after %v: %+v, %v", at, results, err)
+		}
+	}
+}
+
+func TestSetPolicy(t *testing.T) {
+	w := pointstest.New(t)
+	d := newDesk(t, w, w.Beta)
+	for _, value := range []string{"refuse", ""} {
+		if err := d.SetPolicy(context.Background(), logstore.Policy{Subject: "bob@beta.example", Ordinary: value}); err != nil {
+			t.Fatal(err)
+		}
+		list, err := d.store.Policies(context.Background(), "bob@beta.example", "beta.example")
+		if err != nil || len(list) != len(value)/len("refuse") {
+			t.Errorf("policies %+v, %v", list, err)
+		}
+	}
+	if list := d.entries(t, ""); len(list) != 2 || list[0].Type != logstore.EntryPolicy || list[0].Recipient != "bob@beta.example" {
+		t.Errorf("entries %+v", list)
+	}
+}

@@ -1,0 +1,63 @@
+package reception
+
+import (
+	"errors"
+
+	"pecd/signer"
+)
+
+// anomalies are the concise Italian descriptions that an anomaly envelope gives
+// (RFC 6109, 3.2.2); docs/rules.md, AN1. The first that fits counts.
+var anomalies = []struct {
+	why  error
+	text string
+}{
+	{signer.ErrNoSignature, "il messaggio è di posta ordinaria: manca la firma di un gestore di posta certificata"},
+	{signer.ErrMalformedSignature, "la firma del messaggio non è leggibile"},
+	{signer.ErrAltered, "il contenuto del messaggio è stato alterato dopo la firma"},
+	{signer.ErrSignature, "la firma del messaggio non è autentica"},
+	{signer.ErrWeak, "la firma del messaggio usa un algoritmo o una chiave non più ammessi"},
+	{signer.ErrExpired, "il certificato del firmatario non è valido alla data di ricezione"},
+	{signer.ErrRevoked, "il certificato del firmatario è stato revocato"},
+	{signer.ErrUntrusted, "il certificato del firmatario non è stato emesso da un'autorità riconosciuta"},
+	{ErrUnknownCertificate, "il certificato del firmatario non appartiene a un gestore di posta certificata"},
+	{ErrForeignDomain, "il gestore che ha firmato il messaggio non gestisce il dominio per cui lo ha firmato"},
+	{ErrNoOriginal, "la firma è valida, ma manca il messaggio originale"},
+	{ErrNoData, "la firma è valida, ma i dati di certificazione mancano o non sono conformi"},
+	{ErrInconsistent, "la firma è valida, ma l'intestazione non corrisponde ai dati di certificazione"},
+	{ErrNotAddressed, "la busta di trasporto non è indirizzata a questo destinatario"},
+	{ErrServiceOnly, "la ricevuta è riservata alla casella di servizio del gestore"},
+	{ErrBounce, "avviso di mancato recapito da un sistema di posta ordinaria"},
+}
+
+// ErrNotAddressed, ErrServiceOnly and ErrBounce are why a message that verifies,
+// or needs not, still reaches a user in an anomaly envelope only.
+var (
+	ErrNotAddressed = errors.New("the envelope does not name this recipient as certified")
+	ErrServiceOnly  = errors.New("the receipt is for the provider's service mailbox only")
+	ErrBounce       = errors.New("a delivery status notification")
+)
+
+// Anomaly describes why a message is neither envelope nor receipt, in Italian;
+// ok is false if it is not known what it is: then it must be put off, not
+// wrapped.
+func Anomaly(why error) (text string, ok bool) {
+	for _, a := range anomalies {
+		if errors.Is(why, a.why) {
+			return a.text, true
+		}
+	}
+	return "", false
+}
+
+// FromProvider reports whether a message that failed because of why was signed
+// by a provider of the directory all the same: such a message must be handed on
+// to its recipient (RFC 6109, 2.2.2).
+func FromProvider(why error) bool {
+	for _, e := range []error{ErrForeignDomain, ErrNoOriginal, ErrNoData, ErrInconsistent, ErrNotAddressed, ErrServiceOnly} {
+		if errors.Is(why, e) {
+			return true
+		}
+	}
+	return false
+}
