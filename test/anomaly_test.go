@@ -2,17 +2,24 @@ package test
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"io"
+	"math/big"
 	"mime"
 	"mime/multipart"
 	"mime/quotedprintable"
 	netmail "net/mail"
 	"net/smtp"
 	"net/textproto"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/text/encoding/charmap"
 
@@ -117,12 +124,19 @@ func TestAnomalies(t *testing.T) {
 	s := newStage(t)
 	send(t, s, compose("an genuine", "", "bob@beta.example"), "bob@beta.example")
 	genuine := await(t, s, "bob@beta.example", pec.KindTransport, "an genuine").raw
-	await(t, s, "alice@alfa.example", pec.KindDelivery, "an genuine")
+	receipt := await(t, s, "alice@alfa.example", pec.KindDelivery, "an genuine").raw
 	settled(t, s)
 
 	subject := func(raw []byte, name string) []byte {
-		return bytes.Replace(raw, []byte("Subject: POSTA CERTIFICATA: an genuine"), []byte("Subject: "+name), 1)
+		return regexp.MustCompile("Subject: (POSTA CERTIFICATA|CONSEGNA): [^\r]*").ReplaceAll(raw, []byte("Subject: "+name))
 	}
+	ca, err := s.Authority()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, unlisted := pretended(t, ca)
+	leaf, revoked := pretended(t, ca)
+	revoke(t, s, ca, leaf)
 	tests := []struct {
 		name, sender, rcpt, reason string
 		raw                        []byte
@@ -131,7 +145,10 @@ func TestAnomalies(t *testing.T) {
 		{"an altered", "alice@alfa.example", "bob@beta.example", "alterato dopo la firma", subject(bytes.Replace(genuine, []byte("Testo di"), []byte("Testa di"), 1), "an altered")},
 		{"an header", "alice@alfa.example", "bob@beta.example", "l'intestazione non corrisponde", subject(bytes.Replace(genuine, []byte("X-Trasporto: posta-certificata"), []byte("X-Ricevuta: accettazione"), 1), "an header")},
 		{"an somebody", "alice@alfa.example", "bruna@beta.example", "non è indirizzata a questo destinatario", subject(genuine, "an somebody")},
-		{"an foreign", "alice@alfa.example", "bob@beta.example", "autorità riconosciuta", subject(bytes.Replace(foreign(t), []byte("Subject: POSTA CERTIFICATA: "), []byte("Subject: POSTA CERTIFICATA: an genuine"), 1), "an foreign")},
+		{"an foreign", "alice@alfa.example", "bob@beta.example", "autorità riconosciuta", subject(foreign(t), "an foreign")},
+		{"an unlisted", "alice@alfa.example", "bob@beta.example", "non appartiene a un gestore di posta certificata", subject(unlisted, "an unlisted")},
+		{"an revoked", "alice@alfa.example", "bob@beta.example", "è stato revocato", subject(revoked, "an revoked")},
+		{"an receipt", "posta-certificata@alfa.example", "bob@beta.example", "alterato dopo la firma", subject(bytes.Replace(receipt, []byte("Testo di"), []byte("Testa di"), 1), "an receipt")},
 		{"an deep", "alice@alfa.example", "bob@beta.example", "la firma del messaggio non è leggibile", bytes.Replace(deepBER(), []byte("MIME-Version"), []byte("Subject: an deep\r\nMIME-Version"), 1)},
 		{"an garbage", "mario@ordinary.example", "bob@beta.example", "manca la firma", append([]byte("Subject: an garbage\r\n\r\n"), bytes.Repeat([]byte("\xff\x80 \r\n"), 1000)...)},
 	}
@@ -162,6 +179,26 @@ func TestAnomalies(t *testing.T) {
 			t.Errorf("%s has %d messages (%v), want %d", address, len(mails), err, n)
 		}
 	}
+}
+
+// revoke has Beta's pecd know a list on which ca revokes leaf.
+func revoke(t *testing.T, s *stage.Stage, ca, leaf stage.Authority) {
+	t.Helper()
+	now := time.Now()
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: now, NextUpdate: now.AddDate(0, 0, 1),
+		RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: leaf.Certificate.SerialNumber, RevocationTime: now.Add(-time.Minute)}}}, ca.Certificate, ca.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "ca.crl")
+	if err := os.WriteFile(file, der, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.Beta.Pecd.Config.Trust.CRLs = []string{file}
+	if err := s.Beta.Pecd.WriteConfig(); err != nil {
+		t.Fatal(err)
+	}
+	readAgain(t, s.Beta)
 }
 
 // TestGate has mailboxes that take certified mail only: ordinary mail is refused

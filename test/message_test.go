@@ -217,9 +217,10 @@ func firstDifference(a, b []byte) string {
 	return fmt.Sprintf("%d octets, want %d", len(a), len(b))
 }
 
-// checkSigned has OpenSSL verify the message and xmllint its certification data.
+// checkSigned reads the message as a mail client would, has OpenSSL verify the message and xmllint its certification data.
 func checkSigned(t *testing.T, s *stage.Stage, address string, m mail) {
 	t.Helper()
+	checkForm(t, address, m)
 	signer, err := s.Verify(within(t), m.raw)
 	if err != nil {
 		t.Errorf("%s: %s: %v", address, m.event.Kind, err)

@@ -180,6 +180,14 @@ func foreign(t *testing.T) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, raw := pretended(t, ca)
+	return raw
+}
+
+// pretended is a transport envelope in Alfa's name with a certificate by ca that
+// is in no directory, and that certificate.
+func pretended(t *testing.T, ca stage.Authority) (stage.Authority, []byte) {
+	t.Helper()
 	leaf, err := ca.Issue("Alfa PEC S.p.A.", "posta-certificata@alfa.example")
 	if err != nil {
 		t.Fatal(err)
@@ -210,7 +218,7 @@ func foreign(t *testing.T) []byte {
 	if _, err := signed.Content().WriteTo(&b); err != nil {
 		t.Fatal(err)
 	}
-	return b.Bytes()
+	return leaf, b.Bytes()
 }
 
 // deepBER is a signature of a hundred thousand nested values, which ends a

@@ -45,7 +45,8 @@ type (
 		Certificate string `toml:"certificate"`
 	}
 	TrustConfig struct {
-		Anchors string `toml:"anchors"`
+		Anchors string   `toml:"anchors"`
+		CRLs    []string `toml:"crls,omitempty"`
 	}
 	DirectoryConfig struct {
 		File    string `toml:"file"`
