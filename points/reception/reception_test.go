@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"pecd/pec"
+	"pecd/pec/directory"
 	"pecd/pec/issue"
 	"pecd/pec/message"
 	"pecd/points/pointstest"
@@ -198,5 +199,31 @@ func TestEveryOctetCounts(t *testing.T) {
 		if f := examine(t, w, raw); f.Class != reception.Other {
 			t.Errorf("octet %d (%q) changed, still %v", i-start, strings.ToValidUTF8(string(good[i:i+1]), "?"), f.Class)
 		}
+	}
+}
+
+// TestSecondaryEnvironment: a provider's environments may share a certificate;
+// each record's domains are the provider's (RFC 6109, 4.5.7).
+func TestSecondaryEnvironment(t *testing.T) {
+	w := pointstest.New(t)
+	unit := directory.Provider{Name: "Alfa PEC S.p.A.", Unit: "Enti", Certificates: w.Alfa.Record.Certificates,
+		ServiceMailbox: "ricevute@enti.example", Domains: []string{"enti.example"}}
+	var ldif bytes.Buffer
+	if err := directory.Marshal(&ldif, []directory.Provider{*w.Alfa.Record, unit, *w.Beta.Record}); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if w.Directory, err = directory.Parse(ldif.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	ev := event()
+	ev.Sender = "sindaco@enti.example"
+	f := examine(t, w, envelope(t, w.Alfa, ev))
+	if f.Class != reception.Envelope || f.Provider.Unit != "" || f.Provider.ServiceMailbox != "ricevute@alfa.example" {
+		t.Errorf("class %v (%v), provider %+v", f.Class, f.Why, f.Provider)
+	}
+	ev.Sender = "sindaco@comune.example"
+	if f := examine(t, w, envelope(t, w.Alfa, ev)); f.Class != reception.Other {
+		t.Errorf("a sender whose domain nobody manages: %v", f.Class)
 	}
 }
