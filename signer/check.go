@@ -58,7 +58,7 @@ func checkEnvelope(d issue.Draft) error {
 		return refuse("envelope without recipients")
 	}
 	for i, a := range append([]pec.Address{d.From}, d.To...) {
-		if i == 0 && a == "" && anomaly(d) {
+		if i == 0 && a == "" && d.NullSender && anomaly(d) {
 			continue
 		}
 		local, domain := a.Split()

@@ -101,7 +101,7 @@ func TestNames(t *testing.T) {
 		original, final, asked pec.Address
 		want                   bool
 	}{
-		{"bob@beta.example", "robert@beta.example", "BOB@Beta.example", true},
+		{"bob@beta.example", "robert@beta.example", "bob@Beta.example", true},
 		{"bob@beta.example", "robert@beta.example", "robert@beta.example", false},
 		{"", "bob@beta.example", "bob@beta.example", true},
 		{"bob+2Btag@beta.example", "", "bob+tag@beta.example", true},

@@ -64,16 +64,16 @@ func (i Issuer) Anomaly(ev pec.Event, received *message.Message, facts message.F
 
 	named := ev
 	named.Sender = sender(ev, &received.Header)
+	d.Header = i.anomalyHeader(named, &received.Header, id, inherited, facts.EightBit)
+	if err := fits(d.Header); err != nil {
+		return Draft{}, fmt.Errorf("%w: %w", ErrUnwrappable, err)
+	}
 	shown := named
 	if shown.Sender == "" {
 		shown.Sender = unknownSender
 	}
 	if err := d.fill(i.wording(anomaly), shown, message.Section(received.Source, received.Range()), rnd); err != nil {
 		return Draft{}, err
-	}
-	d.Header = i.anomalyHeader(named, &received.Header, id, inherited, facts.EightBit)
-	if _, err := d.fitting(); err != nil {
-		return Draft{}, fmt.Errorf("%w: %w", ErrUnwrappable, err)
 	}
 	return d, nil
 }
@@ -96,26 +96,16 @@ func (d *Draft) route() error {
 		return unfit("%s without detail", ev.Kind)
 	case len(ev.Recipients) == 0:
 		return unfit("%s without recipients", ev.Kind)
-	case !d.NullSender && !fitsPath(ev.Sender):
+	case !d.NullSender && !fitsEnvelope(ev.Sender):
 		return unfit("sender %q", ev.Sender)
 	}
 	for _, r := range ev.Recipients {
-		if !fitsPath(r.Address) {
+		if !fitsEnvelope(r.Address) {
 			return unfit("recipient %q", r.Address)
 		}
 		d.To = append(d.To, r.Address)
 	}
 	return nil
-}
-
-// fitsPath reports whether a can be the path of a message that arrived: unlike
-// one that is certified, it may have blanks in a quoted local part.
-func fitsPath(a pec.Address) bool {
-	local, domain := a.Split()
-	if len(local) > 2 && local[0] == '"' && local[len(local)-1] == '"' {
-		local = strings.ReplaceAll(local, " ", "_")
-	}
-	return fitsEnvelope(pec.Address(local + "@" + domain))
 }
 
 // sender returns who sent the message: the reverse path, or without one the
@@ -125,10 +115,20 @@ func sender(ev pec.Event, h *message.Header) pec.Address {
 		return ev.Sender
 	}
 	from, err := h.Addresses("From")
-	if err != nil || len(from) == 0 || !fitsPath(from[0]) {
+	if err != nil || len(from) == 0 || !fitsName(from[0]) {
 		return ""
 	}
 	return from[0]
+}
+
+// fitsName reports whether a can be named as a sender: unlike a path, it may have
+// blanks in a quoted local part.
+func fitsName(a pec.Address) bool {
+	local, domain := a.Split()
+	if len(local) > 2 && local[0] == '"' && local[len(local)-1] == '"' {
+		local = strings.ReplaceAll(local, " ", "_")
+	}
+	return fitsEnvelope(pec.Address(local + "@" + domain))
 }
 
 // messageID returns the Message-ID, without angle brackets, and whether there is

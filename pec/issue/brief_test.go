@@ -284,6 +284,11 @@ func FuzzBrief(f *testing.F) {
 	f.Add(parcel(original))
 	f.Add(levels(5))
 	f.Add("Content-Type: multipart/digest; boundary=b\n\n--b\n--b\nX: y\n--b--")
+	for _, o := range odds(f) {
+		if len(o.raw) < 16<<10 {
+			f.Add(o.raw)
+		}
+	}
 	f.Fuzz(checkBrief)
 }
 

@@ -20,9 +20,9 @@ func newBoundary(rnd io.Reader) (string, error) {
 	return "=_" + s, err
 }
 
-// fill makes d's entity: the text of m for shown, daticert.xml of d.Event and, if
-// there is one, the original; RFC 6109, 4.3. An anomaly envelope certifies nothing
-// and has no daticert.xml (RFC 6109, 3.2.2). The original is not copied.
+// fill makes the entity of d, which has its header: the text of m for shown,
+// daticert.xml and, if there is one, the original; RFC 6109, 4.3. The original is
+// not copied.
 func (d *Draft) fill(m model, shown pec.Event, original message.Content, rnd io.Reader) error {
 	var boundaries [3]string
 	for i := range boundaries {
@@ -33,6 +33,13 @@ func (d *Draft) fill(m model, shown pec.Event, original message.Content, rnd io.
 	}
 	d.Boundary = boundaries[0]
 	mixed, alternative := boundaries[1], boundaries[2]
+	xml, err := certificationData(d.Event)
+	if err != nil {
+		return err
+	}
+	if err := fits(d.Header); err != nil {
+		return err
+	}
 
 	var w bytes.Buffer
 	w.WriteString("Content-Type: multipart/mixed; boundary=\"" + mixed + "\"\r\n")
@@ -46,11 +53,7 @@ func (d *Draft) fill(m model, shown pec.Event, original message.Content, rnd io.
 	if err := writeTexts(&w, m, shown, alternative); err != nil {
 		return err
 	}
-	if d.Event.Kind != pec.KindAnomaly {
-		xml, err := daticert.Marshal(d.Event)
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrEvent, err)
-		}
+	if xml != nil {
 		w.WriteString("\r\n--" + mixed + "\r\n")
 		writeData(&w, xml)
 	}
@@ -63,6 +66,19 @@ func (d *Draft) fill(m model, shown pec.Event, original message.Content, rnd io.
 	return nil
 }
 
+// certificationData returns daticert.xml; nil for an anomaly envelope, which
+// certifies nothing and must not have it (RFC 6109, 3.2.2).
+func certificationData(ev pec.Event) ([]byte, error) {
+	if ev.Kind == pec.KindAnomaly {
+		return nil, nil
+	}
+	xml, err := daticert.Marshal(ev)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrEvent, err)
+	}
+	return xml, nil
+}
+
 // Limits of a header of ours: less than package message reads, which counts the
 // MIME fields too.
 const (
@@ -70,19 +86,19 @@ const (
 	maxFields = 10000 - 10
 )
 
-// fitting returns d if its header can be read again. What it inherits, and the
-// subject, may be of any length.
-func (d Draft) fitting() (Draft, error) {
+// fits returns nil if block can be read again as a header. What it inherits, and
+// the subject, may be of any length.
+func fits(block []byte) error {
 	fields := 0
-	for line := range bytes.Lines(d.Header) {
+	for line := range bytes.Lines(block) {
 		if line[0] != ' ' && line[0] != '\t' {
 			fields++
 		}
 	}
-	if len(d.Header) > maxHeader || fields > maxFields {
-		return Draft{}, unfit("header of %d octets in %d fields", len(d.Header), fields)
+	if len(block) > maxHeader || fields > maxFields {
+		return unfit("header of %d octets in %d fields", len(block), fields)
 	}
-	return d, nil
+	return nil
 }
 
 // writePartHeader writes the header of a named part with the empty line.

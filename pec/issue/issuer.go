@@ -85,11 +85,11 @@ func (i Issuer) Transport(ev pec.Event, original *message.Message, facts message
 		}
 		d.To = append(d.To, r.Address)
 	}
+	d.Header = i.envelopeHeader(ev, &original.Header)
 	if err := d.fill(i.wording(transport), ev, message.Relabel(original, ev.Identifier, ev.MsgID), rnd); err != nil {
 		return Draft{}, err
 	}
-	d.Header = i.envelopeHeader(ev, &original.Header)
-	return d.fitting()
+	return d, nil
 }
 
 // Acceptance returns the acceptance receipt (ricevuta di accettazione; RFC 6109,
@@ -211,11 +211,11 @@ func (i Issuer) receipt(ev pec.Event, to pec.Address, m model, original message.
 		return Draft{}, err
 	}
 	d := Draft{Event: ev, MessageID: string(id), From: i.Address, To: []pec.Address{to}, Original: original != nil, EightBit: eightBit}
+	d.Header = i.receiptHeader(ev, m, to, d.MessageID)
 	if err := d.fill(i.wording(m), ev, original, rnd); err != nil {
 		return Draft{}, err
 	}
-	d.Header = i.receiptHeader(ev, m, to, d.MessageID)
-	return d.fitting()
+	return d, nil
 }
 
 // wording returns m in the languages of i.

@@ -67,7 +67,7 @@ func TestPrimary(t *testing.T) {
 	}{
 		{"To: bob@beta.example\r\n", true},
 		{"To: anna@alfa.example\r\nCc: bob@beta.example\r\n", false},
-		{"To: anna@alfa.example\r\nCc: \"B\" <BOB@Beta.example>, c@d.example\r\n", false},
+		{"To: anna@alfa.example\r\nCc: \"B\" <bob@Beta.example>, c@d.example\r\n", false},
 		{"To: bob@beta.example\r\nCc: bob@beta.example\r\n", true},
 		{"To: anna@alfa.example\r\n", true},
 		{"Cc: bob@beta.example\r\n", false},

@@ -149,12 +149,17 @@ func oddAnomaly(t *testing.T, o odd, ev pec.Event, m *message.Message, f message
 				t.Errorf("from %q became %q, null %v", sender, d.From, d.NullSender)
 			}
 			checkOdd(t, made{d, o.raw}, ev)
-		case carriable && errors.Is(err, ErrEvent) && !errors.Is(err, ErrUnwrappable) && !fitsPath(ev.Recipients[0].Address):
+		case carriable && errors.Is(err, ErrEvent) && !errors.Is(err, ErrUnwrappable) && unfitPaths(sender, o.to[0]):
 		case !carriable && errors.Is(err, ErrUnwrappable) && d.Header == nil && d.Entity == nil:
 		default:
 			t.Errorf("anomaly from %q: %v", sender, err)
 		}
 	}
+}
+
+// unfitPaths reports whether one of the paths cannot stand in an envelope.
+func unfitPaths(sender, to pec.Address) bool {
+	return sender != "" && !fitsEnvelope(sender) || !fitsEnvelope(to)
 }
 
 func oddDelivery(t *testing.T, o odd, ev pec.Event, m *message.Message, f message.Facts) {
@@ -191,4 +196,31 @@ func checkOdd(t *testing.T, d made, ev pec.Event) {
 	if !strings.Contains(from, "Per conto di: ") || strings.Contains(from, "\\n") || m.Header.Count("From") != 1 {
 		t.Errorf("From %s", from)
 	}
+}
+
+// FuzzAnomaly: whatever arrives, from whomever, is carried octet for octet in
+// something well formed, or refused.
+func FuzzAnomaly(f *testing.F) {
+	for _, o := range odds(f) {
+		if len(o.raw) < 16<<10 {
+			f.Add(o.raw, string(o.sender))
+		}
+	}
+	f.Add("From: <a@b.example>\r\n\r\n", "")
+	f.Fuzz(func(t *testing.T, raw, sender string) {
+		m, err := message.Read(message.Bytes(raw))
+		if err != nil {
+			return
+		}
+		ev := anomalyEvent()
+		ev.Sender, ev.Subject = pec.Address(sender), m.Header.Text("Subject")
+		d, err := beta.Anomaly(ev, m, facts(t, raw), rnd())
+		if err != nil {
+			if !errors.Is(err, ErrEvent) && !errors.Is(err, ErrUnwrappable) || d.Header != nil || d.Entity != nil {
+				t.Error(err)
+			}
+			return
+		}
+		checkOdd(t, made{d, raw}, ev)
+	})
 }
