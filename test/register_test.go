@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"pecd/logstore"
 	"pecd/packaging/demo/stage"
@@ -84,4 +85,30 @@ func metrics(t testing.TB, ctx context.Context, p *stage.Provider) map[string]fl
 		}
 	}
 	return figures
+}
+
+// waitQueue waits until each of n messages has been tried and put off.
+func waitQueue(t *testing.T, p *stage.Provider, n int) []string {
+	t.Helper()
+	ctx := within(t)
+	for {
+		queue, err := p.Queue(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tried := 0
+		for _, q := range queue {
+			if strings.Contains(q, "delay_reason") {
+				tried++
+			}
+		}
+		if tried == n && len(queue) == n {
+			return queue
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("%d of %d messages were put off: %s", tried, n, queue)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
