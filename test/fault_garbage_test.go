@@ -61,15 +61,15 @@ func nonsense() map[string][]byte {
 		"commands without end":      bytes.Repeat([]byte("LHLO x\r\nNOOP\r\nRSET\r\n"), 5000),
 		"unknown commands":          bytes.Repeat([]byte("GET / HTTP/1.1\r\n"), 100),
 		"content without recipient": []byte("LHLO x\r\nMAIL FROM:<>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n"),
-		"content without end":       []byte("LHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<bob@beta.example>\r\nDATA\r\n" + strings.Repeat("x\r\n", 10000)),
-		"binary content":            append([]byte("LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<bob@beta.example>\r\nDATA\r\n"), append(slices.Clone(noise), "\r\n.\r\nQUIT\r\n"...)...),
-		"chunk of a petabyte":       []byte("LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<bob@beta.example>\r\nBDAT 1125899906842624 LAST\r\nx"),
-		"RCPT without end":          []byte("LHLO x\r\nMAIL FROM:<>\r\n" + strings.Repeat("RCPT TO:<bob@beta.example>\r\n", 5000) + "DATA\r\n.\r\n"),
+		"content without end":       []byte("LHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<nobody@beta.example>\r\nDATA\r\n" + strings.Repeat("x\r\n", 10000)),
+		"binary content":            append([]byte("LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<nobody@beta.example>\r\nDATA\r\n"), append(slices.Clone(noise), "\r\n.\r\nQUIT\r\n"...)...),
+		"chunk of a petabyte":       []byte("LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<nobody@beta.example>\r\nBDAT 1125899906842624 LAST\r\nx"),
+		"RCPT without end":          []byte("LHLO x\r\nMAIL FROM:<>\r\n" + strings.Repeat("RCPT TO:<nobody@beta.example>\r\n", 5000) + "DATA\r\n.\r\n"),
 		"broken addresses":          []byte("LHLO x\r\nMAIL FROM:<\"\x00\r\nRCPT TO:<<<@>>\r\nMAIL FROM:<a@b> SIZE=-1 SIZE=99999999999999999999 BODY=\x80\r\nRCPT TO:\r\nQUIT\r\n"),
 	}
 }
 
-// garbage has strangers throw nonsense at all four doors while letters pass.
+// garbage has strangers throw nonsense at all doors while letters pass.
 func garbage(t *testing.T, s *stage.Stage) {
 	const letters = 12
 	before, running := registerSizes(t, s), pids(s)
@@ -112,7 +112,7 @@ func startStrangers(t *testing.T, s *stage.Stage) *strangers {
 	ctx, cancel := context.WithCancel(within(t))
 	x := &strangers{stop: cancel}
 	for _, p := range s.Providers() {
-		for _, door := range []string{p.Pecd.Config.Access.Milter, p.Pecd.Config.Reception.LMTP} {
+		for _, door := range []string{p.Pecd.Config.Access.Milter, p.Pecd.Config.Gate.Milter, p.Pecd.Config.Reception.LMTP} {
 			for name, text := range nonsense() {
 				x.ended.Add(1)
 				x.first.Add(1)

@@ -24,8 +24,8 @@ import (
 )
 
 // A letter is what the tests about faults send: from alice to bob at Beta, anna
-// at Alfa and mario, who has ordinary mail. It is so large that the store keeps
-// it in a file.
+// at Alfa and mario, who has ordinary mail. Most are so large that the store keeps
+// them in files.
 type letter struct {
 	msgid string // with its brackets
 	raw   []byte
@@ -35,11 +35,14 @@ const letterFrom = "alice@alfa.example"
 
 var letterTo = []string{"bob@beta.example", "anna@alfa.example", "mario@ordinary.example"}
 
-func newLetter(name string) letter {
+func newLetter(name string) letter      { return writeLetter(name, 80<<10) }
+func newSmallLetter(name string) letter { return writeLetter(name, 0) }
+
+func writeLetter(name string, size int) letter {
 	msgid := "<" + name + "@client.alfa.example>"
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "Message-ID: %s\r\nFrom: %s\r\nTo: %s\r\nSubject: %s\r\n\r\n", msgid, letterFrom, strings.Join(letterTo, ", "), name)
-	for b.Len() < 80<<10 {
+	fmt.Fprintf(&b, "Message-ID: %s\r\nFrom: %s\r\nTo: %s\r\nSubject: %s\r\n\r\nTesto.\r\n", msgid, letterFrom, strings.Join(letterTo, ", "), name)
+	for b.Len() < size {
 		fmt.Fprintf(&b, "riga %d: %s\r\n", b.Len(), strings.Repeat("x", 60))
 	}
 	return letter{msgid: msgid, raw: b.Bytes()}
