@@ -89,7 +89,7 @@ func setAlone(ctx context.Context, in *installation, p logstore.Policy) error {
 	if err != nil {
 		return err
 	}
-	clerk := &act.Clerk{Issuer: in.issuer, Store: store, Now: time.Now, Location: in.location, Rand: rand.Reader, Log: log}
+	clerk := &act.Clerk{Issuer: in.issuer, Store: store, Now: time.Now, Location: in.location, Rand: rand.Reader}
 	return errors.Join(clerk.SetPolicy(ctx, p), store.Close())
 }
 

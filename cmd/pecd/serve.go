@@ -85,7 +85,7 @@ type daemon struct {
 // open gives the installation its clerk.
 func (d *daemon) open(in *installation) *office {
 	return &office{installation: in, clerk: &act.Clerk{Issuer: in.issuer, Signer: newSigner(in), Store: d.store,
-		Secret: d.secret, BriefHash: briefHash(in.config.Delivery.BriefHash), Now: clock, Location: in.location, Rand: rand.Reader, Log: d.log}}
+		Secret: d.secret, BriefHash: briefHash(in.config.Delivery.BriefHash), Now: clock, Location: in.location, Rand: rand.Reader}}
 }
 
 // listen opens all sockets before anything is served, so that a start fails

@@ -57,11 +57,6 @@ const original = "Received: from client.alfa.example ([192.0.2.9])\r\n\tby mx.al
 	"\r\n" +
 	"Testo.\r\n--=_\r\n.\r\nFrom qui\r\nfine senza riga"
 
-// relabelled is original as postacert.eml has it.
-var relabelled = strings.NewReplacer(
-	"message-id: <client.1@alfa.example>", "message-id: <20310704070503000abc@alfa.example>",
-	"X-TipoRicevuta: completa\r\n", "X-TipoRicevuta: completa\r\nX-Riferimento-Message-ID: <client.1@alfa.example>\r\n",
-).Replace(original)
 
 // parcel returns raw with its body as the text of a multipart with attachments of
 // the kinds that a brief receipt replaces, and some that it does not.

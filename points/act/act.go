@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"log/slog"
 	"time"
 
 	"pecd/logstore"
@@ -45,7 +44,6 @@ type Clerk struct {
 	Now      func() time.Time
 	Location *time.Location
 	Rand     io.Reader
-	Log      *slog.Logger
 }
 
 // instant reads the clock: whole seconds of legal time, which is all that the

@@ -118,7 +118,7 @@ func benchClerk(b *testing.B, p *pointstest.Provider) *act.Clerk {
 		}
 	})
 	return &act.Clerk{Issuer: p.Issuer, Signer: p.Signer, Store: s, Now: now,
-		Location: pointstest.At.Location(), Rand: rand.Reader, Log: log}
+		Location: pointstest.At.Location(), Rand: rand.Reader}
 }
 
 // fourKilobytes is a message as a mail program writes it.

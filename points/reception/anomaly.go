@@ -26,15 +26,13 @@ var anomalies = []struct {
 	{ErrNoData, "la firma è valida, ma i dati di certificazione mancano o non sono conformi"},
 	{ErrInconsistent, "la firma è valida, ma l'intestazione non corrisponde ai dati di certificazione"},
 	{ErrNotAddressed, "la busta di trasporto non è indirizzata a questo destinatario"},
-	{ErrServiceOnly, "la ricevuta è riservata alla casella di servizio del gestore"},
 	{ErrBounce, "avviso di mancato recapito da un sistema di posta ordinaria"},
 }
 
-// ErrNotAddressed, ErrServiceOnly and ErrBounce are why a message that verifies,
-// or needs not, still reaches a user in an anomaly envelope only.
+// ErrNotAddressed and ErrBounce are why a message that verifies, or needs not,
+// still reaches a user in an anomaly envelope only.
 var (
 	ErrNotAddressed = errors.New("the envelope does not name this recipient as certified")
-	ErrServiceOnly  = errors.New("the receipt is for the provider's service mailbox only")
 	ErrBounce       = errors.New("a delivery status notification")
 )
 
@@ -54,7 +52,7 @@ func Anomaly(why error) (text string, ok bool) {
 // by a provider of the directory all the same: such a message must be handed on
 // to its recipient (RFC 6109, 2.2.2).
 func FromProvider(why error) bool {
-	for _, e := range []error{ErrForeignDomain, ErrNoOriginal, ErrNoData, ErrInconsistent, ErrNotAddressed, ErrServiceOnly} {
+	for _, e := range []error{ErrForeignDomain, ErrNoOriginal, ErrNoData, ErrInconsistent, ErrNotAddressed} {
 		if errors.Is(why, e) {
 			return true
 		}
