@@ -57,7 +57,6 @@ const original = "Received: from client.alfa.example ([192.0.2.9])\r\n\tby mx.al
 	"\r\n" +
 	"Testo.\r\n--=_\r\n.\r\nFrom qui\r\nfine senza riga"
 
-
 // parcel returns raw with its body as the text of a multipart with attachments of
 // the kinds that a brief receipt replaces, and some that it does not.
 func parcel(raw string) string {
