@@ -72,6 +72,9 @@ func checkForm(t *testing.T, address string, m mail) {
 	}
 	text, page := bodies(t, msg.Header.Get("Content-Type"), msg.Body)
 	says := []string{ev.At.Format("Il giorno 02/01/2006 alle ore 15:04:05 (-0700)"), string(ev.Sender), "Identificativo messaggio: " + string(ev.Identifier), ev.Detail, string(ev.Recipient)}
+	if ev.Kind == pec.KindTimeout {
+		says[3] = "" // the text says it in words of its own
+	}
 	for _, want := range says {
 		if !strings.Contains(text, want) || !strings.Contains(page, want) {
 			t.Errorf("%s: text or HTML lacks %q:\n%s\n%s", ev.Kind, want, text, page)

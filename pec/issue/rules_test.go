@@ -172,7 +172,7 @@ func checkSubject(t *testing.T, d made, m *message.Message, subject string) {
 	if got := m.Header.Get("Subject"); !strings.HasPrefix(got+" ", prefix) {
 		t.Errorf("Subject %q", got)
 	}
-	want := strings.TrimSpace(prefix + daticert.Normal(pec.Event{Subject: subject}).Subject)
+	want := strings.Trim(prefix + daticert.Normal(pec.Event{Subject: subject}).Subject, " ")
 	if got := m.Header.Text("Subject"); got != want {
 		t.Errorf("Subject %q, want %q", got, want)
 	}
