@@ -41,14 +41,16 @@ func latin1(s string) (string, bool) {
 // as "?". It reports whether there was a rest (docs/rules.md, T2).
 func nearestLatin1(s string) (string, bool) {
 	var b strings.Builder
-	lost := false
+	lost, letter := false, false // letter: a mark that follows belongs to it
 	for _, r := range norm.NFC.String(s) {
-		if near, ok := nearest(r); ok {
+		mark := unicode.Is(unicode.Mn, r) && !unicode.Is(unicode.Variation_Selector, r)
+		if near, ok := nearest(r); ok && (!mark || letter) {
 			b.WriteString(near)
-			continue
+		} else {
+			b.WriteByte('?')
+			lost = true
 		}
-		b.WriteByte('?')
-		lost = true
+		letter = mark && letter || unicode.IsLetter(r)
 	}
 	return b.String(), lost
 }
