@@ -3,6 +3,7 @@ package stage
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,7 +11,7 @@ import (
 
 // plan decides names, paths, ports and passwords; it writes nothing.
 func plan(dir, root string, o Options) (*Stage, error) {
-	ports, err := freePorts(16)
+	ports, claim, err := freePorts(16)
 	if err != nil {
 		return nil, err
 	}
@@ -22,11 +23,11 @@ func plan(dir, root string, o Options) (*Stage, error) {
 	bin := o.PecdBinary
 	if bin != "" {
 		if bin, err = filepath.Abs(bin); err != nil {
-			return nil, err
+			return nil, errors.Join(err, claim.Close())
 		}
 	}
 	s := &Stage{
-		Dir: dir, Root: root, log: o.Log,
+		Dir: dir, Root: root, log: o.Log, ports: claim,
 		CA: filepath.Join(root, "ca", "ca.pem"), TLSCA: filepath.Join(root, "ca", "tls-ca.pem"),
 		Directory: filepath.Join(root, "igpec.ldif.p7m"),
 	}

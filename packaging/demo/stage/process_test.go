@@ -100,16 +100,22 @@ func TestEraseFollowsNoForeignLink(t *testing.T) {
 }
 
 func TestFreePorts(t *testing.T) {
-	ports, err := freePorts(20)
-	if err != nil {
-		t.Fatal(err)
-	}
 	seen := map[int]bool{}
-	for _, p := range ports {
-		if seen[p] || p < 1024 || p > 65535 {
-			t.Errorf("port %d, twice: %v", p, seen[p])
+	for range 40 { // stages at the same time, none of which listens yet
+		ports, claim, err := freePorts(16)
+		if err != nil {
+			t.Fatal(err)
 		}
-		seen[p] = true
+		defer claim.Close()
+		for _, p := range ports {
+			if seen[p] || p < 1024 || p > 65535 {
+				t.Errorf("port %d, twice: %v", p, seen[p])
+			}
+			seen[p] = true
+		}
+	}
+	if _, _, err := freePorts(blockSize + 1); err == nil {
+		t.Error("more ports than a block has")
 	}
 }
 

@@ -49,6 +49,7 @@ type Stage struct {
 	log   io.Writer
 	logMu sync.Mutex
 	keys  *authorities
+	ports io.Closer // the claim on its ports; nil if another process laid it out
 }
 
 // A User is a mailbox that can log in to SMTP submission and IMAP.
@@ -155,6 +156,10 @@ func (s *Stage) Stop(ctx context.Context) error {
 func (s *Stage) Remove(ctx context.Context) error {
 	if err := s.Stop(ctx); err != nil {
 		return err
+	}
+	if s.ports != nil {
+		// Removing twice closes twice; that the claim is gone is all that matters.
+		_ = s.ports.Close()
 	}
 	return s.erase()
 }
