@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"mime"
 	"mime/multipart"
 	"mime/quotedprintable"
+	"net"
 	netmail "net/mail"
 	"net/smtp"
 	"net/textproto"
@@ -23,6 +25,8 @@ import (
 
 	"golang.org/x/text/encoding/charmap"
 
+	"pecd/lmtp"
+	"pecd/milter/socket"
 	"pecd/packaging/demo/stage"
 	"pecd/pec"
 )
@@ -341,5 +345,37 @@ func TestGateTLS(t *testing.T) {
 	}
 	if err := plain("mario@ordinary.example"); err != nil {
 		t.Errorf("ordinary mail without TLS: %v", err)
+	}
+}
+
+// TestOrdinaryCopies brings equal ordinary messages to the LMTP door at the same
+// time: one is delivered, the others find it there.
+func TestOrdinaryCopies(t *testing.T) {
+	s := newStage(t)
+	raw := []byte("From: mario@ordinary.example\r\nTo: bob@beta.example\r\nSubject: oc copies\r\nMessage-ID: <oc@ordinary.example>\r\n\r\nCiao.\r\n")
+	const copies = 8
+	errs := make(chan error, copies)
+	for range copies {
+		go func() {
+			store := lmtp.Store{Dial: func(ctx context.Context) (net.Conn, error) {
+				return socket.Dial(ctx, s.Beta.Pecd.Config.Reception.LMTP)
+			}}
+			defer store.Close()
+			status, err := store.Deliver(within(t), "mario@ordinary.example", []string{"bob@beta.example"}, int64(len(raw)), false,
+				func(w io.Writer) error { _, err := w.Write(raw); return err })
+			if err == nil && !status[0].OK() {
+				err = errors.New(status[0].String())
+			}
+			errs <- err
+		}()
+	}
+	for range copies {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	mails, err := s.Mailbox(within(t), "bob@beta.example")
+	if err != nil || len(mails) != 1 {
+		t.Errorf("bob has %d messages (%v), want one", len(mails), err)
 	}
 }

@@ -73,6 +73,13 @@ func (a *arrival) wrap(ctx context.Context, c choice, why error) error {
 	if !ok {
 		return fmt.Errorf("it is not known what the message is: %w", why)
 	}
+	// Copies that come at the same time go one after the other, as for certified
+	// mail: the second finds the first delivered.
+	finished, err := a.turns.take(ctx, fmt.Sprintf("anomaly %d %s", a.body.Size(), a.messageID()))
+	if err != nil {
+		return err
+	}
+	defer finished()
 	clerk := a.office.clerk
 	done, err := clerk.Wrapped(ctx, a.m, c.to)
 	if err != nil {
