@@ -50,7 +50,12 @@ const (
 	HeaderTransport   = "X-Trasporto"              // an envelope; TransportCertified or TransportAnomaly
 	HeaderReference   = "X-Riferimento-Message-ID" // the Message-ID that the user's client gave
 	HeaderReceiptType = "X-TipoRicevuta"           // the delivery receipt that the sender asks for
+	HeaderSecurity    = "X-VerificaSicurezza"      // a notice to the sender about a virus; SecurityError
+	HeaderSender      = "X-Mittente"               // in a virus notice: the original sender
 )
+
+// SecurityError is the value of HeaderSecurity; RFC 6109, 8.1.3.
+const SecurityError = "errore"
 
 // Values of HeaderTransport; RFC 6109, 8.1.4.
 const (

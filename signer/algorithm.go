@@ -9,7 +9,9 @@ import (
 	_ "crypto/sha256" // for crypto.SHA256
 	_ "crypto/sha512" // for crypto.SHA384 and SHA512
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
+	"errors"
 	"fmt"
 )
 
@@ -24,6 +26,8 @@ var (
 
 	oidSHA256          = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 1}
 	oidRSAEncryption   = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}
+	oidRSAPSS          = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}
+	oidMGF1            = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 8}
 	oidECPublicKey     = asn1.ObjectIdentifier{1, 2, 840, 10045, 2, 1}
 	oidECDSAWithSHA256 = asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}
 )
@@ -50,8 +54,7 @@ func digestOf(oid asn1.ObjectIdentifier) (crypto.Hash, bool) {
 	return 0, false
 }
 
-// signatures are the signature algorithms that are verified. RSASSA-PSS is not
-// among them: no provider uses it.
+// signatures are the signature algorithms that are verified.
 var signatures = []struct {
 	oid  asn1.ObjectIdentifier
 	key  x509.PublicKeyAlgorithm
@@ -63,6 +66,7 @@ var signatures = []struct {
 	{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, x509.RSA, crypto.SHA256},
 	{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 12}, x509.RSA, crypto.SHA384},
 	{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 13}, x509.RSA, crypto.SHA512},
+	{oidRSAPSS, x509.RSA, 0},
 	{oidECPublicKey, x509.ECDSA, 0},
 	{asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 1}, x509.ECDSA, crypto.SHA1},
 	{oidECDSAWithSHA256, x509.ECDSA, crypto.SHA256},
@@ -94,4 +98,46 @@ func checkDigest(cert *x509.Certificate, hash crypto.Hash, digest, signature []b
 		return ecdsa.VerifyASN1(key, digest, signature)
 	}
 	return false
+}
+
+// checkDigest reports whether the signature is that of digest under cert's key.
+func (si *signerInfo) checkDigest(cert *x509.Certificate, digest []byte) bool {
+	if key, ok := cert.PublicKey.(*rsa.PublicKey); ok && si.pss != nil {
+		return rsa.VerifyPSS(key, si.hash, digest, si.signature, si.pss) == nil
+	}
+	return checkDigest(cert, si.hash, digest, si.signature)
+}
+
+// readPSS reads the parameters of RSASSA-PSS (RFC 4055, 3.1). What is left out
+// is SHA-1 and a salt of 20 octets. The digest algorithm of the signer must be
+// that of the parameters, and that of the mask too: nobody mixes them.
+func readPSS(der []byte, hash crypto.Hash) (*rsa.PSSOptions, error) {
+	var p struct {
+		Hash    pkix.AlgorithmIdentifier `asn1:"explicit,optional,tag:0"`
+		Mask    pkix.AlgorithmIdentifier `asn1:"explicit,optional,tag:1"`
+		Salt    int                      `asn1:"explicit,optional,tag:2,default:20"`
+		Trailer int                      `asn1:"explicit,optional,tag:3,default:1"`
+	}
+	if rest, err := asn1.Unmarshal(der, &p); err != nil || len(rest) > 0 {
+		return nil, fmt.Errorf("parameters of RSASSA-PSS: %w", orTrailing(err))
+	}
+	of := func(oid asn1.ObjectIdentifier) crypto.Hash {
+		if len(oid) == 0 {
+			return crypto.SHA1
+		}
+		h, _ := digestOf(oid)
+		return h
+	}
+	var inner pkix.AlgorithmIdentifier
+	if len(p.Mask.Algorithm) > 0 {
+		rest, err := asn1.Unmarshal(p.Mask.Parameters.FullBytes, &inner)
+		if err != nil || len(rest) > 0 || !p.Mask.Algorithm.Equal(oidMGF1) {
+			return nil, errors.New("parameters of RSASSA-PSS: a mask other than MGF1")
+		}
+	}
+	if of(p.Hash.Algorithm) != hash || of(inner.Algorithm) != hash || p.Trailer != 1 || p.Salt < 0 {
+		return nil, fmt.Errorf("parameters of RSASSA-PSS that do not go with %s", hash)
+	}
+	// For crypto/rsa a salt of 0 octets is one of any length.
+	return &rsa.PSSOptions{SaltLength: p.Salt, Hash: hash}, nil
 }

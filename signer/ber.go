@@ -246,14 +246,21 @@ func appendLength(der []byte, n int) []byte {
 	return der
 }
 
+// tlvSize returns the octets of a DER value with a content of size.
+func tlvSize(size int) int { return 1 + lengthOctets(size) + size }
+
+// appendHead appends what stands before a content of size.
+func appendHead(der []byte, tag byte, size int) []byte {
+	return appendLength(append(der, tag), size)
+}
+
 // tlv returns the DER value with this tag and the parts as its content.
 func tlv(tag byte, parts ...[]byte) []byte {
 	size := 0
 	for _, p := range parts {
 		size += len(p)
 	}
-	der := make([]byte, 0, 1+lengthOctets(size)+size)
-	der = appendLength(append(der, tag), size)
+	der := appendHead(make([]byte, 0, tlvSize(size)), tag, size)
 	for _, p := range parts {
 		der = append(der, p...)
 	}

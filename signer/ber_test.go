@@ -159,7 +159,7 @@ func storedStructures(f *testing.F) [][]byte {
 		if err != nil {
 			f.Fatal(err)
 		}
-		_, part, err := signedParts(m)
+		_, part, _, err := signedParts(m)
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -23,6 +23,10 @@ func TestVerifyWho(t *testing.T) {
 		change(tmpl)
 		return ca.IdentityOf(t, signertest.Key(t, alfaPost), tmpl)
 	}
+	tmpl := ca.Template(alfaName, alfaPost)
+	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	web := &signertest.Identity{KeyFile: alfa.KeyFile, // one that pecd itself would not sign with
+		CertFile: writeFile(t, "web.pem", pemOf("CERTIFICATE", ca.Issue(t, tmpl, alfa.Certificate().PublicKey).Raw))}
 	may := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
 	for name, tc := range map[string]struct {
 		id      *signertest.Identity
@@ -43,7 +47,7 @@ func TestVerifyWho(t *testing.T) {
 		"own time":       {alfa, ca.Pool(), time.Time{}, nil},
 		"any usage":      {with(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} }), ca.Pool(), testTime, nil},
 		"no usage":       {with(func(c *x509.Certificate) { c.ExtKeyUsage, c.KeyUsage = nil, 0 }), ca.Pool(), testTime, nil},
-		"web server":     {with(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), ca.Pool(), testTime, signer.ErrUntrusted},
+		"web server":     {web, ca.Pool(), testTime, signer.ErrUntrusted},
 	} {
 		t.Run(name, func(t *testing.T) {
 			mail := wrap([]byte(entityText), cmsSign(t, tc.id, []byte(entityText)))

@@ -1,11 +1,11 @@
 package signer
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net/mail"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -28,21 +28,20 @@ func refuse(format string, args ...any) error {
 // next MTA would fold a longer one inside the signature (RFC 5321, 4.5.3.1.6).
 const maxLine = 998
 
-// checkDraft reads d back as its receiver will, with an empty signature in
-// place, and holds what it finds against the event.
-func (s *Signer) checkDraft(d issue.Draft) error {
+// checkDraft reads d back as its receiver will, from the whole message with an
+// empty signature in place, and holds what it finds against the event.
+func (t *term) checkDraft(d issue.Draft, f frame, whole message.Source) error {
 	if err := checkEnvelope(d); err != nil {
 		return err
 	}
-	h, err := readHeader822(d)
+	if err := checkHeaderBlock(d); err != nil {
+		return err
+	}
+	h, mixed, err := readBack(d, f, whole)
 	if err != nil {
 		return err
 	}
-	if err := s.checkHeader(d, h); err != nil {
-		return err
-	}
-	mixed, err := readBack(d)
-	if err != nil {
+	if err := t.checkHeader(d, h); err != nil {
 		return err
 	}
 	return checkEntity(d, mixed)
@@ -57,21 +56,25 @@ func checkEnvelope(d issue.Draft) error {
 	if len(d.To) == 0 {
 		return refuse("envelope without recipients")
 	}
-	for i, a := range append([]pec.Address{d.From}, d.To...) {
-		if i == 0 && a == "" && d.NullSender && anomaly(d) {
-			continue
-		}
-		local, domain := a.Split()
-		if local == "" || domain == "" {
+	if !(d.From == "" && d.NullSender && anomaly(d)) && !fitsEnvelope(d.From) {
+		return refuse("envelope address %.200q", d.From)
+	}
+	for _, a := range d.To {
+		if !fitsEnvelope(a) {
 			return refuse("envelope address %.200q", a)
-		}
-		for _, c := range a {
-			if c <= ' ' || c == 0x7f || c == '<' || c == '>' {
-				return refuse("envelope address %.200q", a)
-			}
 		}
 	}
 	return checkBoundary(d.Boundary)
+}
+
+func fitsEnvelope(a pec.Address) bool {
+	for _, c := range a {
+		if c <= ' ' || c == 0x7f || c == '<' || c == '>' {
+			return false
+		}
+	}
+	local, domain := a.Split()
+	return local != "" && domain != ""
 }
 
 // checkBoundary accepts what may stand between quotes in one line; RFC 2046,
@@ -90,36 +93,21 @@ func checkBoundary(b string) error {
 	return nil
 }
 
-// readHeader822 reads a header block that must be nothing but fields.
-func readHeader822(d issue.Draft) (*message.Header, error) {
-	block := d.Header
-	m, err := message.Read(message.Bytes(block))
-	if err != nil {
-		return nil, refuse("header: %w", err)
+// checkHeaderBlock looks at the octets of a header that must be nothing but
+// fields. What they say, readBack reads.
+func checkHeaderBlock(d issue.Draft) error {
+	var scan message.Scanner
+	if _, err := scan.Write(d.Header); err != nil {
+		return err
 	}
-	if m.HeaderRange != (message.Range{Off: 0, Len: int64(len(block))}) {
-		return nil, refuse("header: not a field at octet %d", m.HeaderRange.End())
-	}
-	facts, err := message.ScanContent(message.Text(block))
-	if err != nil {
-		return nil, err
-	}
+	facts := scan.Facts()
 	if !facts.EndsInNewline {
-		return nil, refuse("header: does not end in a line end")
+		return refuse("header: does not end in a line end")
 	}
 	if anomaly(d) {
 		facts.LongestLine = 0 // inherited fields are as they came
 	}
-	if err := checkFacts("header", facts); err != nil {
-		return nil, err
-	}
-	for _, f := range m.Header.Fields {
-		name := strings.ToLower(f.Name())
-		if name == "mime-version" || strings.HasPrefix(name, "content-") {
-			return nil, refuse("header: MIME field %s", f.Name())
-		}
-	}
-	return &m.Header, nil
+	return checkFacts("header", facts)
 }
 
 func checkFacts(what string, f message.Facts) error {
@@ -143,7 +131,7 @@ func hasEightBit(block []byte) bool {
 	return false
 }
 
-func (s *Signer) checkHeader(d issue.Draft, h *message.Header) error {
+func (t *term) checkHeader(d issue.Draft, h *message.Header) error {
 	once := []string{"From", "Date", "Subject", "Message-ID", "To"}
 	if anomaly(d) {
 		once = once[:3] // the others are inherited
@@ -154,20 +142,29 @@ func (s *Signer) checkHeader(d issue.Draft, h *message.Header) error {
 		}
 	}
 	from, err := h.Addresses("From")
-	if err != nil || len(from) != 1 || !from[0].Same(s.id.address) {
-		return refuse("header: From is not the certificate's address %s: %v", s.id.address, from)
+	if err != nil || len(from) != 1 || !from[0].Same(t.id.address) {
+		return refuse("header: From is not the certificate's address %s: %v", t.id.address, from)
 	}
 	if id := h.Get("Message-ID"); !anomaly(d) && (d.MessageID == "" || id != "<"+d.MessageID+">") {
 		return refuse("header: Message-ID %.100q, draft says %.100q", id, d.MessageID)
 	}
-	date, err := mail.ParseDate(h.Get("Date"))
-	if err != nil || !date.Equal(wholeSecond(d.Event.At)) {
-		return refuse("header: Date %.60q is not the event's instant %s", h.Get("Date"), d.Event.At.Format(time.RFC3339))
+	if err := checkDate(h.Get("Date"), d.Event.At); err != nil {
+		return err
 	}
 	return checkKind(d, h)
 }
 
-func wholeSecond(t time.Time) time.Time { return t.Add(-time.Duration(t.Nanosecond())) }
+func checkDate(date string, at time.Time) error {
+	if date == at.Format(time.RFC1123Z) {
+		return nil
+	}
+	// The same instant may be written in other ways.
+	got, err := mail.ParseDate(date)
+	if err != nil || !got.Equal(at.Truncate(time.Second)) {
+		return refuse("header: Date %.60q is not the event's instant %s", date, at.Format(time.RFC3339))
+	}
+	return nil
+}
 
 // checkKind makes sure that the one field that tells programs what the message
 // is fits the event, octet for octet (docs/rules.md, W6): programs look for it
@@ -191,29 +188,72 @@ func checkKind(d issue.Draft, h *message.Header) error {
 	if (d.MessageID == string(d.Event.Identifier)) != transport {
 		return refuse("header: Message-ID %.100q of a %s with identifier %.100q", d.MessageID, d.Event.Kind, d.Event.Identifier)
 	}
+	return checkVirus(d.Event, h)
+}
+
+// checkVirus holds the fields that only messages about a virus have against the
+// event; RFC 6109, 3.1.3, 3.2.3 and 3.2.4.
+func checkVirus(event pec.Event, h *message.Header) error {
+	security, sender := "", ""
+	switch {
+	case event.Kind == pec.KindVirus:
+		sender = string(event.Sender)
+	case event.Error == pec.ErrorVirus:
+		security = pec.HeaderSecurity + ": " + pec.SecurityError + "\r\n"
+	}
+	if got := string(h.Raw(pec.HeaderSecurity)); got != security {
+		return refuse("header: %.100q where the event wants %q", got, security)
+	}
+	if got := h.Get(pec.HeaderSender); got != sender || h.Count(pec.HeaderSender) > 1 {
+		return refuse("header: %s %.100q where the event wants %q", pec.HeaderSender, got, sender)
+	}
 	return nil
 }
 
-// readBack reads the whole message with an empty signature in place and returns
-// the part that is to be signed, which must be the entity and all of it: a
+// readBack reads the whole message. It returns the fields that the draft brings,
+// and the part that is to be signed, which must be the entity and all of it: a
 // boundary within the entity would end it early.
-func readBack(d issue.Draft) (*message.Part, error) {
-	m, err := message.Read(assemble(d, nil))
+func readBack(d issue.Draft, f frame, whole message.Source) (*message.Header, *message.Part, error) {
+	m, err := message.Read(whole)
 	if err != nil {
-		return nil, draftOrRead("message", err)
+		return nil, nil, draftOrRead("message", err)
+	}
+	header, err := draftFields(d, m)
+	if err != nil {
+		return nil, nil, err
 	}
 	root, err := m.Structure()
 	if err != nil {
-		return nil, draftOrRead("message", err)
+		return nil, nil, draftOrRead("message", err)
 	}
 	if root.MediaType != "multipart/signed" || len(root.Children) != 2 {
-		return nil, refuse("message: read back as %s of %d parts", root.MediaType, len(root.Children))
+		return nil, nil, refuse("message: read back as %s of %d parts", root.MediaType, len(root.Children))
 	}
-	before, _ := frame(d)
-	if want := (message.Range{Off: int64(len(before)), Len: d.Entity.Size()}); root.Children[0].Range() != want {
-		return nil, refuse("message: the signed part reads back as %v, the entity is %v", root.Children[0].Range(), want)
+	if want := (message.Range{Off: int64(len(f.before)), Len: d.Entity.Size()}); root.Children[0].Range() != want {
+		return nil, nil, refuse("message: the signed part reads back as %v, the entity is %v", root.Children[0].Range(), want)
 	}
-	return root.Children[0], nil
+	return header, root.Children[0], nil
+}
+
+// draftFields returns the fields of m's header that stand in d.Header, which
+// must be all of it, in whole fields and without one of MIME: those are ours.
+func draftFields(d issue.Draft, m *message.Message) (*message.Header, error) {
+	size := 0
+	for i, f := range m.Header.Fields {
+		if size == len(d.Header) {
+			return &message.Header{Fields: m.Header.Fields[:i]}, nil
+		}
+		if ofMIME(f.Name()) {
+			return nil, refuse("header: MIME field %s", f.Name())
+		}
+		size += len(f.Raw)
+	}
+	return nil, refuse("header: not a field at octet %d", m.HeaderRange.End())
+}
+
+func ofMIME(name string) bool {
+	const content = "content-"
+	return strings.EqualFold(name, "MIME-Version") || len(name) >= len(content) && strings.EqualFold(name[:len(content)], content)
 }
 
 // draftOrRead tells a message that is wrong from one that could not be read.
@@ -270,9 +310,16 @@ func checkCertificationData(event pec.Event, p *message.Part) error {
 	if e := transferEncoding(p); e != "base64" {
 		return refuse("certification data: transfer encoding %.20q", e)
 	}
-	data, err := io.ReadAll(io.LimitReader(p.Decoded(), daticert.MaxSize+1))
+	if p.Body.Len > 2*daticert.MaxSize {
+		return refuse("certification data: %d octets", p.Body.Len)
+	}
+	text := make([]byte, p.Body.Len)
+	if _, err := io.ReadFull(io.NewSectionReader(p.Source, p.Body.Off, p.Body.Len), text); err != nil {
+		return err // of the source
+	}
+	data, err := base64.StdEncoding.AppendDecode(nil, text)
 	if err != nil {
-		return err // of the source: Decoded has no others
+		return refuse("certification data: %w", err)
 	}
 	got, err := daticert.Parse(data, event.At.Location())
 	if err != nil {
@@ -281,21 +328,42 @@ func checkCertificationData(event pec.Event, p *message.Part) error {
 	return sameEvent(got, daticert.Normal(event))
 }
 
-// sameEvent compares to the second, since renderings carry no more.
+// sameEvent compares every field, the instant to the second since renderings
+// carry no more.
 func sameEvent(got, want pec.Event) error {
-	const layout = time.RFC3339
-	if g, w := got.At.Format(layout), want.At.Format(layout); g != w {
-		return refuse("certification data: instant %s, the event's is %s", g, w)
+	if !sameSecond(got.At, want.At) {
+		return refuse("certification data: instant %s, the event's is %s", got.At.Format(time.RFC3339), want.At.Format(time.RFC3339))
 	}
-	got.At, want.At = time.Time{}, time.Time{}
-	g, w := reflect.ValueOf(got), reflect.ValueOf(want)
-	for i := range g.NumField() {
-		if bothEmpty := g.Field(i).Kind() == reflect.Slice && g.Field(i).Len()+w.Field(i).Len() == 0; bothEmpty {
-			continue
+	for _, f := range [...]struct{ field, got, want string }{
+		{"Kind", string(got.Kind), string(want.Kind)},
+		{"Provider", got.Provider, want.Provider},
+		{"Identifier", string(got.Identifier), string(want.Identifier)},
+		{"MsgID", got.MsgID, want.MsgID},
+		{"Sender", string(got.Sender), string(want.Sender)},
+		{"ReplyTo", got.ReplyTo, want.ReplyTo},
+		{"Subject", got.Subject, want.Subject},
+		{"Receipt", string(got.Receipt), string(want.Receipt)},
+		{"Recipient", string(got.Recipient), string(want.Recipient)},
+		{"Error", string(got.Error), string(want.Error)},
+		{"Detail", got.Detail, want.Detail},
+	} {
+		if f.got != f.want {
+			return refuse("certification data: %s is %.200q, the event's %.200q", f.field, f.got, f.want)
 		}
-		if a, b := g.Field(i).Interface(), w.Field(i).Interface(); !reflect.DeepEqual(a, b) {
-			return refuse("certification data: %s is %.200q, the event's %.200q", g.Type().Field(i).Name, a, b)
-		}
+	}
+	if !slices.Equal(got.Recipients, want.Recipients) {
+		return refuse("certification data: Recipients is %.200q, the event's %.200q", got.Recipients, want.Recipients)
+	}
+	if !slices.Equal(got.Taken, want.Taken) {
+		return refuse("certification data: Taken is %.200q, the event's %.200q", got.Taken, want.Taken)
 	}
 	return nil
+}
+
+// sameSecond reports whether a and b are the same instant and have the same offset
+// from UTC, and so read alike.
+func sameSecond(a, b time.Time) bool {
+	_, offsetA := a.Zone()
+	_, offsetB := b.Zone()
+	return a.Unix() == b.Unix() && offsetA == offsetB
 }

@@ -30,6 +30,7 @@ type signerInfo struct {
 	keyID     []byte
 	hash      crypto.Hash
 	key       x509.PublicKeyAlgorithm
+	pss       *rsa.PSSOptions // nil for PKCS #1 v1.5
 	signature []byte
 
 	// attributes are the signed attributes as they stand, without the tag
@@ -162,6 +163,11 @@ func (si *signerInfo) read(raw *rawSigner) error {
 	if si.key, err = signatureOf(raw.Algorithm.Algorithm, si.hash); err != nil {
 		return err
 	}
+	if raw.Algorithm.Algorithm.Equal(oidRSAPSS) {
+		if si.pss, err = readPSS(raw.Algorithm.Parameters.FullBytes, si.hash); err != nil {
+			return err
+		}
+	}
 	si.signature = raw.Signature
 	if len(raw.Signed.FullBytes) == 0 {
 		return nil
@@ -253,7 +259,7 @@ func (si *signerInfo) signatureHolds(cert *x509.Certificate) bool {
 	for _, order := range [][][]byte{sorted, si.attributes} {
 		h := si.hash.New()
 		h.Write(tlv(tagSet, order...))
-		if checkDigest(cert, si.hash, h.Sum(nil), si.signature) {
+		if si.checkDigest(cert, h.Sum(nil)) {
 			return true
 		}
 	}

@@ -113,7 +113,7 @@ func (c *crafted) verify(t *testing.T) (*Report, error) {
 		return nil, err
 	}
 	r := new(Report)
-	return r, NewVerifier(nil).verify(r, sd, memoryDigest{craftedContent, sd.signer.hash}, craftedTime)
+	return r, NewVerifier(nil).verify(t.Context(), r, sd, memoryDigest{craftedContent, sd.signer.hash}, craftedTime)
 }
 
 // TestCrafted: values that no decent program writes, under genuine signatures.
@@ -248,6 +248,31 @@ func TestHugeKey(t *testing.T) {
 		begin := time.Now()
 		if _, err := c.verify(t); !errors.Is(err, ErrMalformedSignature) {
 			t.Errorf("after %v: %v", time.Since(begin), err)
+		}
+	}
+}
+
+// TestSigningTime: UTCTime until 2049, GeneralizedTime afterwards (RFC 5652,
+// 11.3), in a DER SET OF.
+func TestSigningTime(t *testing.T) {
+	for year, ok := range map[int]bool{1949: false, 1950: true, 2026: true, 2049: true, 2050: true, 9999: true, 10000: false} {
+		at := time.Date(year, 2, 3, 4, 5, 6, 789, time.FixedZone("", 3600))
+		der, err := signedAttributes([32]byte{1}, at)
+		if (err == nil) != ok {
+			t.Errorf("%d: %v", year, err)
+		}
+		if !ok {
+			continue
+		}
+		var si signerInfo
+		if err := si.readAttributes(der); err != nil || !si.signingTime.Equal(at.Truncate(time.Second)) || si.messageDigest[0] != 1 {
+			t.Errorf("%d: %v, %v", year, si.signingTime, err)
+		}
+		if !slices.IsSortedFunc(si.attributes, bytes.Compare) {
+			t.Errorf("%d: not in the order of DER", year)
+		}
+		if want := map[bool]byte{true: 0x17, false: 0x18}[year < 2050]; si.attributes[1][15] != want {
+			t.Errorf("%d: %x", year, si.attributes[1])
 		}
 	}
 }

@@ -1,18 +1,15 @@
 package signer
 
 import (
-	"bytes"
+	"context"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
+	"math/big"
 	"os"
+	"sync"
 	"time"
 )
-
-// ErrRevoked says that the signer's certificate, or one that vouches for it, was
-// revoked.
-var ErrRevoked = errors.New("signer: the signer's certificate was revoked")
 
 // maxCRL bounds a revocation list, in octets.
 const maxCRL = 32 << 20
@@ -40,27 +37,94 @@ func LoadCRL(file string) (*x509.RevocationList, error) {
 	return list, nil
 }
 
-// WithCRLs returns a verifier that also refuses certificates that one of lists
-// revokes. A list counts for certificates of the authority that signed it.
-func (v *Verifier) WithCRLs(lists []*x509.RevocationList) *Verifier {
-	w := *v
-	w.crls = lists
-	return &w
+// CRLs returns a Revoker that looks into lists. Each counts for certificates of
+// the authority that signed it, whatever its age; what is in none of them was
+// not revoked.
+func CRLs(lists []*x509.RevocationList) Revoker {
+	r := make(crlRevoker)
+	for _, list := range lists {
+		issuer := string(list.RawIssuer)
+		r[issuer] = append(r[issuer], IndexCRL(list))
+	}
+	return r
 }
 
-// checkRevoked looks at each certificate of chain but the anchor.
-func (v *Verifier) checkRevoked(chain []*x509.Certificate, at time.Time) error {
-	for i := 0; i+1 < len(chain); i++ {
-		for _, list := range v.crls {
-			if !bytes.Equal(list.RawIssuer, chain[i].RawIssuer) || list.CheckSignatureFrom(chain[i+1]) != nil {
-				continue
-			}
-			for _, e := range list.RevokedCertificateEntries {
-				if e.SerialNumber.Cmp(chain[i].SerialNumber) == 0 && !e.RevocationTime.After(at) {
-					return fmt.Errorf("%w on %s", ErrRevoked, e.RevocationTime.UTC().Format(time.RFC3339))
-				}
-			}
+// A crlRevoker has the lists of each issuer by its name in DER.
+type crlRevoker map[string][]*CRLIndex
+
+func (r crlRevoker) Revoked(_ context.Context, cert, issuer *x509.Certificate, at time.Time) error {
+	for _, x := range r[string(cert.RawIssuer)] {
+		if x.SignedBy(issuer) != nil {
+			continue
+		}
+		if on, revoked := x.Find(cert.SerialNumber); revoked && !on.After(at) {
+			return fmt.Errorf("%w on %s", ErrRevoked, on.UTC().Format(time.RFC3339))
 		}
 	}
 	return nil
+}
+
+// A CRLIndex finds a serial number in a large list without walking it. It may be
+// used concurrently.
+type CRLIndex struct {
+	list *x509.RevocationList
+	on   map[string]int64 // serial number, as Bytes gives it: Unix time in seconds
+
+	mu       sync.Mutex
+	signedBy map[string]error // certificate in DER: whether the list is signed by it
+}
+
+// removeFromCRL is the reason of an entry that takes a revocation back; RFC
+// 5280, 5.3.1.
+const removeFromCRL = 8
+
+// IndexCRL returns the index of list, which is not changed afterwards. Entries
+// of an indirect list are taken as the issuer's own.
+func IndexCRL(list *x509.RevocationList) *CRLIndex {
+	x := &CRLIndex{list: list, signedBy: make(map[string]error),
+		on: make(map[string]int64, len(list.RevokedCertificateEntries))}
+	for i := range list.RevokedCertificateEntries {
+		e := &list.RevokedCertificateEntries[i]
+		if e.ReasonCode == removeFromCRL {
+			continue
+		}
+		serial := string(e.SerialNumber.Bytes())
+		on := e.RevocationTime.Unix()
+		if earlier, known := x.on[serial]; !known || on < earlier {
+			x.on[serial] = on
+		}
+	}
+	return x
+}
+
+// List returns the list itself.
+func (x *CRLIndex) List() *x509.RevocationList { return x.list }
+
+// Find returns the instant of revocation, to the second, of the certificate with
+// this serial number, and whether the list has it at all.
+func (x *CRLIndex) Find(serial *big.Int) (on time.Time, revoked bool) {
+	unix, revoked := x.on[string(serial.Bytes())]
+	if !revoked {
+		return time.Time{}, false
+	}
+	return time.Unix(unix, 0), true
+}
+
+// maxSignedBy bounds the issuers about whom an index remembers the answer.
+const maxSignedBy = 16
+
+// SignedBy returns nil if issuer signed the list and may sign lists. The answer
+// is remembered: hashing a large list at each message would be slow.
+func (x *CRLIndex) SignedBy(issuer *x509.Certificate) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	err, known := x.signedBy[string(issuer.Raw)]
+	if known {
+		return err
+	}
+	err = x.list.CheckSignatureFrom(issuer)
+	if len(x.signedBy) < maxSignedBy {
+		x.signedBy[string(issuer.Raw)] = err
+	}
+	return err
 }

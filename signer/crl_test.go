@@ -70,3 +70,43 @@ func TestLoadCRLRefuses(t *testing.T) {
 		t.Error("read")
 	}
 }
+
+// TestCRLIndex: of several entries the earliest counts, and one that takes a
+// revocation back revokes nothing.
+func TestCRLIndex(t *testing.T) {
+	ca, other := signertest.NewCA(t), signertest.NewCA(t)
+	day := time.Date(2030, 6, 1, 0, 0, 0, 0, time.UTC)
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: day, NextUpdate: day.AddDate(0, 0, 1),
+		RevokedCertificateEntries: []x509.RevocationListEntry{
+			{SerialNumber: big.NewInt(5), RevocationTime: day},
+			{SerialNumber: big.NewInt(5), RevocationTime: day.AddDate(0, -1, 0)},
+			{SerialNumber: big.NewInt(6), RevocationTime: day, ReasonCode: 8},
+		}}, ca.Certificate, ca.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := x509.ParseRevocationList(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := signer.IndexCRL(list)
+	if on, revoked := x.Find(big.NewInt(5)); !revoked || !on.Equal(day.AddDate(0, -1, 0)) {
+		t.Errorf("5: %v, %t", on, revoked)
+	}
+	for _, serial := range []int64{6, 7} {
+		if on, revoked := x.Find(big.NewInt(serial)); revoked {
+			t.Errorf("%d: %v", serial, on)
+		}
+	}
+	for range 2 {
+		if err := x.SignedBy(ca.Certificate); err != nil {
+			t.Error(err)
+		}
+		if x.SignedBy(other.Certificate) == nil {
+			t.Error("signed by another")
+		}
+	}
+	if x.List() != list {
+		t.Error("another list")
+	}
+}

@@ -2,9 +2,6 @@ package signer
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -19,17 +16,13 @@ import (
 // maxPEM limits key and certificate files, in octets.
 const maxPEM = 1 << 20
 
-// minRSABits is the shortest RSA key that signs: the one of the profile that
-// providers use today.
-const minRSABits = 2048
-
 // ErrIdentity says that a key or certificate cannot be used for signing. The
 // error names the file and what to do, and holds nothing of the key.
 var ErrIdentity = errors.New("signer: unusable identity")
 
 // An Identity is a provider's key with its certificate (RFC 6109, 5.5) and the
 // certificates of the issuers that are sent along. It is not changed after it
-// was made and may be used concurrently.
+// was made and may be used concurrently. Close ends it.
 type Identity struct {
 	key     crypto.Signer
 	leaf    *x509.Certificate
@@ -38,9 +31,8 @@ type Identity struct {
 }
 
 // NewIdentity returns the identity of key, which may live in a hardware module,
-// after the checks of RFC 6109, 5.5.2 that matter for signing: the certificate
-// belongs to the key, is valid at now, names an e-mail address and allows
-// digital signatures. Errors wrap ErrIdentity.
+// if the certificate belongs to the key and CheckProfile finds no error in it at
+// now. Errors wrap ErrIdentity.
 func NewIdentity(key crypto.Signer, leaf *x509.Certificate, issuers []*x509.Certificate, now time.Time) (*Identity, error) {
 	id, err := newIdentity(key, leaf, issuers, now)
 	if err != nil {
@@ -53,21 +45,22 @@ func newIdentity(key crypto.Signer, leaf *x509.Certificate, issuers []*x509.Cert
 	if !samePublicKey(key.Public(), leaf.PublicKey) {
 		return nil, errors.New("the certificate belongs to another key; put the provider's certificate beside the key it was issued for")
 	}
-	if err := checkKeyStrength(key.Public()); err != nil {
+	if err := profileError(leaf, now); err != nil {
 		return nil, err
-	}
-	switch {
-	case now.Before(leaf.NotBefore):
-		return nil, fmt.Errorf("the certificate is valid only from %s; check the clock of this machine or wait", leaf.NotBefore.UTC().Format(time.RFC3339))
-	case now.After(leaf.NotAfter):
-		return nil, fmt.Errorf("the certificate expired on %s; renew it before starting", leaf.NotAfter.UTC().Format(time.RFC3339))
-	case len(leaf.EmailAddresses) == 0:
-		return nil, errors.New("the certificate names no e-mail address (subjectAltName rfc822Name); have it issued with the address that receipts come from")
-	case leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
-		return nil, errors.New("the certificate's key usage lacks digitalSignature; have it issued for signing")
 	}
 	return &Identity{key: key, leaf: leaf, issuers: issuers, address: pec.Address(leaf.EmailAddresses[0])}, nil
 }
+
+// identityOf picks the certificate of key among certs; the others are issuers.
+func identityOf(key crypto.Signer, certs []*x509.Certificate, now time.Time) (*Identity, error) {
+	leaf, issuers := pickLeaf(certs, key.Public())
+	if leaf == nil {
+		return nil, errNoLeaf
+	}
+	return newIdentity(key, leaf, issuers, now)
+}
+
+var errNoLeaf = errors.New("no certificate in it belongs to the key; put the provider's certificate first, its issuers after it")
 
 // LoadPEM reads an unencrypted private key (PKCS#8, PKCS#1 or SEC 1) and the
 // certificate with its issuers. The key file must be readable by its owner
@@ -82,15 +75,23 @@ func LoadPEM(keyFile, certFile string, now time.Time) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	leaf, issuers := pickLeaf(certs, key.Public())
-	if leaf == nil {
-		return nil, fmt.Errorf("%w: %s: no certificate in it belongs to the key in %s; put the provider's certificate first, its issuers after it", ErrIdentity, certFile, keyFile)
+	id, err := identityOf(key, certs, now)
+	if errors.Is(err, errNoLeaf) {
+		err = fmt.Errorf("%w; the key is in %s", err, keyFile)
 	}
-	id, err := newIdentity(key, leaf, issuers, now)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrIdentity, certFile, err)
 	}
 	return id, nil
+}
+
+// Close gives back what the key holds: sessions of a hardware module. It waits
+// for signatures under way. Nothing is signed afterwards.
+func (id *Identity) Close() error {
+	if c, ok := id.key.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
 }
 
 // Certificate returns the provider's own certificate.
@@ -120,37 +121,13 @@ func samePublicKey(a, b crypto.PublicKey) bool {
 	return ok && k.Equal(b)
 }
 
-func checkKeyStrength(pub crypto.PublicKey) error {
-	switch k := pub.(type) {
-	case *rsa.PublicKey:
-		if n := k.N.BitLen(); n < minRSABits {
-			return fmt.Errorf("the RSA key has %d bits; make one of %d or more", n, minRSABits)
-		}
-	case *ecdsa.PublicKey:
-		if k.Curve != elliptic.P256() {
-			return fmt.Errorf("the key is on curve %s; use RSA or P-256", k.Curve.Params().Name)
-		}
-	default:
-		return errors.New("the key is neither RSA nor ECDSA P-256; make an RSA key")
-	}
-	return nil
-}
-
-// loadKey reads the key. The mode is that of the opened file, so that the file
-// cannot be exchanged between check and use.
+// loadKey reads the key.
 func loadKey(file string) (crypto.Signer, error) {
-	f, err := os.Open(file)
+	f, err := openPrivate(file, "private key")
 	if err != nil {
-		return nil, fmt.Errorf("%w: key: %w", ErrIdentity, err)
+		return nil, fmt.Errorf("%w: %w", ErrIdentity, err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("%w: key: %w", ErrIdentity, err)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("%w: %s: mode %04o lets others at the private key; run: chmod 600 %s", ErrIdentity, file, mode, file)
-	}
 	data, err := readPEM(f)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrIdentity, file, err)
@@ -258,7 +235,7 @@ func LoadAnchors(file string) (*x509.CertPool, int, error) {
 	}
 	pool := x509.NewCertPool()
 	for _, c := range certs {
-		pool.AddCert(c)
+		pool.AddCert(withNameConstraints(c))
 	}
 	return pool, len(certs), nil
 }

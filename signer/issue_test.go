@@ -26,6 +26,8 @@ func TestSignsWhatIsIssued(t *testing.T) {
 	failed.Error, failed.Detail = pec.ErrorNoDest, "5.1.1 - Alfa PEC S.p.A. - indirizzo non valido"
 	text := "Received: from x\r\n by y; now\r\nFrom: alice@alfa.example\r\nTo: bob@beta.example\r\nSubject: x\r\nMessage-ID: <client@alfa.example>\r\n" +
 		"Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\n\r\nciao\r\n--x--\r\n"
+	infected := failed
+	infected.Error, infected.Detail = pec.ErrorVirus, "Eicar-Test-Signature"
 	for _, c := range []struct {
 		name     string
 		original string
@@ -43,6 +45,10 @@ func TestSignsWhatIsIssued(t *testing.T) {
 			"delivery":     func() (issue.Draft, error) { return issuer.Delivery(ev, inside, facts.EightBit, rnd) },
 			"concise":      func() (issue.Draft, error) { return issuer.Delivery(ev, nil, false, rnd) },
 			"non-delivery": func() (issue.Draft, error) { return issuer.NonDelivery(failed, rnd) },
+
+			"virus":                    func() (issue.Draft, error) { return issuer.Virus(infected, "ricevute@beta.example", rnd) },
+			"non-acceptance for virus": func() (issue.Draft, error) { return issuer.NonAcceptance(infected, rnd) },
+			"non-delivery for virus":   func() (issue.Draft, error) { return issuer.NonDelivery(infected, rnd) },
 		} {
 			t.Run(name+" "+c.name, func(t *testing.T) {
 				d, err := make()

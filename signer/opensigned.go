@@ -2,6 +2,7 @@ package signer
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
@@ -30,7 +31,7 @@ func OpenSignedData(p7m []byte, anchors *x509.CertPool, at time.Time) (content [
 		return nil, nil, fmt.Errorf("%w: the content is not in it", ErrMalformedSignature)
 	}
 	r := new(Report)
-	err = NewVerifier(anchors).verify(r, sd, memoryDigest{sd.content, sd.signer.hash}, at)
+	err = NewVerifier(anchors).verify(context.Background(), r, sd, memoryDigest{sd.content, sd.signer.hash}, at)
 	if err != nil {
 		return nil, r.Signer, err
 	}

@@ -7,63 +7,71 @@
 // There is no way to sign just any octets: Sign reads a draft back and refuses
 // what is not, in every detail that others rely on, the message that its event
 // describes. What others send is hostile until it is verified: it is read under
-// limits of size and depth. The package does not look at revocation.
+// limits of size and depth. Whether a certificate was revoked, a Revoker is asked.
 package signer
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"io"
 	"slices"
+	"time"
 
 	"pecd/pec/issue"
 	"pecd/pec/message"
 )
 
-// A Signer signs drafts with one identity. It does not change and may be used
-// concurrently, as far as the key may.
+// A Signer signs drafts with one identity or, over a renewal, with two. It does
+// not change and may be used concurrently.
 type Signer struct {
-	id *Identity
+	terms []term // at least one; the first is in force from the zero time
+}
 
-	// The DER values that are the same in every signature.
-	version, signedDataType, encapsulated []byte
-	digestAlgorithm, signatureAlgorithm   []byte
-	issuerAndSerial, certificates         []byte
-	prepared                              error
+// A term is an identity, with the DER values that are the same in all of its
+// signatures.
+type term struct {
+	id   *Identity
+	from time.Time
+
+	signedDataType, dataHead     []byte // all that stands before the SignerInfo
+	infoHead, signatureAlgorithm []byte // in it, before and behind the attributes
+	prepared                     error
 }
 
 // NewSigner returns a signer with the identity id.
 func NewSigner(id *Identity) *Signer {
-	s := &Signer{id: id}
-	s.prepared = s.prepare()
-	return s
+	return &Signer{terms: []term{newTerm(id, time.Time{})}}
 }
 
-// Identity returns the identity that signs.
-func (s *Signer) Identity() *Identity { return s.id }
-
-// Sign checks d and signs it. An error that wraps ErrDraft says that d is not
-// what it should be, and the key was not used; any other error comes from the
-// key or from reading the stored pieces of d. The entity is read twice and not
-// held in memory; the result points to the same stored pieces.
+// Sign is SignContext without a deadline but the key's own.
 func (s *Signer) Sign(d issue.Draft) (*Signed, error) {
-	if s.prepared != nil {
-		return nil, s.prepared
+	return s.SignContext(context.Background(), d)
+}
+
+// SignContext checks d and signs it with the identity that is in force at the
+// event's instant. An error that wraps ErrDraft says that d is not what it
+// should be, and the key was not used; one that wraps ErrKeyUnavailable that the
+// key is away, also when ctx ended while it was waited for; any other error comes
+// from the key or from reading the stored pieces of d. A message of up to 64 KiB
+// is read once; the entity of a larger one twice, and it is not held in memory.
+// The result points to the same stored pieces.
+func (s *Signer) SignContext(ctx context.Context, d issue.Draft) (*Signed, error) {
+	t := s.at(d.Event.At)
+	if t.prepared != nil {
+		return nil, t.prepared
 	}
-	if err := s.checkDraft(d); err != nil {
-		return nil, err
-	}
-	digest, err := digestEntity(d)
+	frame := frameOf(d)
+	digest, err := t.checkedDigest(d, frame)
 	if err != nil {
 		return nil, err
 	}
-	p7s, err := s.signDigest(digest, d.Event.At)
+	p7s, err := t.signDigest(ctx, digest, d.Event.At)
 	if err != nil {
 		return nil, err
 	}
 	return &Signed{
 		event:     d.Event,
-		content:   assemble(d, p7s),
+		content:   frame.around(d.Entity, p7s),
 		digest:    digest,
 		messageID: d.MessageID,
 		from:      d.From,
@@ -72,12 +80,27 @@ func (s *Signer) Sign(d issue.Draft) (*Signed, error) {
 	}, nil
 }
 
+// checkedDigest returns the digest of d's entity, after all checks.
+func (t *term) checkedDigest(d issue.Draft, f frame) (digest [sha256.Size]byte, err error) {
+	b := blocks.Get().(*block)
+	defer blocks.Put(b) // none of the checks keeps anything of it
+	whole, entity, err := f.gather(d.Entity, b)
+	if err != nil {
+		return digest, err
+	}
+	d.Entity = entity
+	if err := t.checkDraft(d, f, whole); err != nil {
+		return digest, err
+	}
+	return digestEntity(d)
+}
+
 // digestEntity returns the digest of the entity, after the checks that need
 // every octet of it: they share one pass.
 func digestEntity(d issue.Draft) (digest [sha256.Size]byte, err error) {
 	h := sha256.New()
 	var scan message.Scanner
-	if _, err := d.Entity.WriteTo(io.MultiWriter(h, &scan)); err != nil {
+	if err := pour(d.Entity, h, &scan); err != nil {
 		return digest, err
 	}
 	if !anomaly(d) {
@@ -90,44 +113,70 @@ func digestEntity(d issue.Draft) (digest [sha256.Size]byte, err error) {
 	if scan.Facts().EightBit && !d.EightBit {
 		return digest, refuse("entity: octets over 127 that are not declared")
 	}
-	return [sha256.Size]byte(h.Sum(nil)), nil
+	h.Sum(digest[:0])
+	return digest, nil
 }
 
 // The text before the first boundary, for programs that know no MIME.
 const preamble = "Messaggio di posta certificata con firma S/MIME (S/MIME signed message).\r\n"
 
-// frame returns what stands before and behind the entity, all but the
-// signature's base64; RFC 8551, 3.5.3.
-func frame(d issue.Draft) (before, behind string) {
+// A frame is what stands around the entity and the signature's base64; RFC 8551,
+// 3.5.3.
+type frame struct {
+	before, behind []byte
+	end            string
+}
+
+func frameOf(d issue.Draft) frame {
 	encoding := ""
 	if d.EightBit {
 		encoding = "Content-Transfer-Encoding: 8bit\r\n"
 	}
-	before = string(d.Header) +
-		"MIME-Version: 1.0\r\n" +
-		"Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\";\r\n" +
-		"\tmicalg=\"sha-256\";\r\n" +
-		"\tboundary=\"" + d.Boundary + "\"\r\n" +
-		encoding +
-		"\r\n" + preamble +
-		"\r\n--" + d.Boundary + "\r\n"
-	behind = "\r\n--" + d.Boundary + "\r\n" +
-		"Content-Type: application/pkcs7-signature; name=\"smime.p7s\"\r\n" +
-		"Content-Transfer-Encoding: base64\r\n" +
-		"Content-Disposition: attachment; filename=\"smime.p7s\"\r\n" +
-		"\r\n"
-	return before, behind
+	return frame{
+		before: slices.Concat(d.Header, []byte("MIME-Version: 1.0\r\n"+
+			"Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\";\r\n"+
+			"\tmicalg=\"sha-256\";\r\n"+
+			"\tboundary=\""+d.Boundary+"\"\r\n"+
+			encoding+
+			"\r\n"+preamble+
+			"\r\n--"+d.Boundary+"\r\n")),
+		behind: []byte("\r\n--" + d.Boundary + "\r\n" +
+			"Content-Type: application/pkcs7-signature; name=\"smime.p7s\"\r\n" +
+			"Content-Transfer-Encoding: base64\r\n" +
+			"Content-Disposition: attachment; filename=\"smime.p7s\"\r\n" +
+			"\r\n"),
+		end: "--" + d.Boundary + "--\r\n",
+	}
 }
 
-// assemble returns the whole message with the signature p7s.
-func assemble(d issue.Draft, p7s []byte) message.Content {
-	before, behind := frame(d)
-	end := []byte(behind)
-	for text := base64.StdEncoding.EncodeToString(p7s); text != ""; {
-		line := text[:min(len(text), 76)]
-		text = text[len(line):]
-		end = append(append(end, line...), "\r\n"...)
+// gather returns the whole message with an empty signature in place, and the
+// entity in it. If they fit, both are read into b, so that what is checked and
+// what is signed are the same octets whatever the stored pieces do.
+func (f frame) gather(entity message.Content, b *block) (message.Source, message.Content, error) {
+	size := entity.Size()
+	if size > int64(len(b)-len(f.before)-len(f.behind)-len(f.end)) {
+		return f.around(entity, nil), entity, nil
 	}
-	end = append(end, "--"+d.Boundary+"--\r\n"...)
-	return slices.Concat(message.Text([]byte(before)), d.Entity, message.Text(end))
+	start, end := len(f.before), len(f.before)+int(size)
+	copy(b[:], f.before)
+	if n, err := entity.ReadAt(b[start:end], 0); n < int(size) {
+		return nil, nil, err
+	}
+	whole := append(append(b[:end], f.behind...), f.end...)
+	return message.Bytes(whole), message.Text(whole[start:end:end]), nil
+}
+
+// around returns the whole message with the signature p7s.
+func (f frame) around(entity message.Content, p7s []byte) message.Content {
+	const row = 57 // octets in a line of 76
+	last := make([]byte, 0, len(f.behind)+len(p7s)*3/2+len(f.end)+4)
+	last = append(last, f.behind...)
+	for len(p7s) > 0 {
+		n := min(len(p7s), row)
+		last = append(base64.StdEncoding.AppendEncode(last, p7s[:n]), "\r\n"...)
+		p7s = p7s[n:]
+	}
+	last = append(last, f.end...)
+	c := make(message.Content, 0, len(entity)+2)
+	return append(append(append(c, message.Piece{Text: f.before}), entity...), message.Piece{Text: last})
 }

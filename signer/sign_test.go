@@ -7,8 +7,11 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"io"
+	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,6 +20,7 @@ import (
 	"go.mozilla.org/pkcs7"
 
 	"pecd/pec"
+	"pecd/pec/daticert"
 	"pecd/pec/issue"
 	"pecd/pec/message"
 	"pecd/signer"
@@ -327,7 +331,7 @@ func TestSignRefuses(t *testing.T) {
 		"bare CR in entity":   {transport: true, change: func(d *issue.Draft) { inEntity(d, "boy, sooner", "boy\r, sooner") }, want: "CRLF"},
 		"NUL in entity":       {transport: true, change: func(d *issue.Draft) { inEntity(d, "boy, sooner", "boy\x00, sooner") }, want: "NUL"},
 		"long line in entity": {transport: true, change: func(d *issue.Draft) { inEntity(d, "boy, sooner", strings.Repeat("boy", 400)) }, want: "octets"},
-		"CR at the end":       {change: func(d *issue.Draft) { d.Entity = append(d.Entity, message.Piece{Text: []byte("\r")}) }, want: "CRLF"},
+		"CR at the end":       {transport: true, change: func(d *issue.Draft) { d.Entity = append(d.Entity, message.Piece{Text: []byte("\r")}) }, want: "CRLF"},
 
 		"8-bit undeclared":      {transport: true, change: func(d *issue.Draft) { inEntity(d, "boy, sooner", "boy\xe8, sooner") }, want: "over 127"},
 		"8-bit in draft only":   {transport: true, change: func(d *issue.Draft) { d.EightBit = true }, want: "declared"},
@@ -338,6 +342,9 @@ func TestSignRefuses(t *testing.T) {
 		}, want: "declared"},
 		"binary": {transport: true, change: func(d *issue.Draft) { inEntity(d, "7bit", "binary") }, want: "declared"},
 
+		"virus in header only": {change: func(d *issue.Draft) { d.Header = append([]byte("X-VerificaSicurezza: errore\r\n"), d.Header...) }, want: "X-VerificaSicurezza"},
+		"virus in event only":  {change: func(d *issue.Draft) { d.Event.Error = pec.ErrorVirus }, want: "X-VerificaSicurezza"},
+		"sender without virus": {change: func(d *issue.Draft) { d.Header = append([]byte("X-Mittente: alice@alfa.example\r\n"), d.Header...) }, want: "X-Mittente"},
 		"no certification data": {change: func(d *issue.Draft) {
 			d.Entity = mixed("7bit", nil, textPart(), part{xmlPart(t, d.Event).header, "bm8="})
 		}, want: "certification data"},
@@ -404,6 +411,117 @@ func TestSignReadsTheOriginalTwice(t *testing.T) {
 	for _, src.from = range []int64{0, 1_000_000} {
 		if _, err := signer.NewSigner(alfa.Identity).Sign(d); !errors.Is(err, src.err) || errors.Is(err, signer.ErrDraft) {
 			t.Errorf("a read error from %d on became %v", src.from, err)
+		}
+	}
+}
+
+// TestSignRefusesEveryOtherField: a draft whose certification data differ from
+// its event in any one field is refused before the key is used.
+func TestSignRefusesEveryOtherField(t *testing.T) {
+	h := new(hardware)
+	_, id := hardwareIdentity(t, h)
+	s := signer.NewSigner(id)
+	for i, fields := 0, reflect.TypeFor[pec.Event](); i < fields.NumField(); i++ {
+		name := fields.Field(i).Name
+		for _, ev := range othersIn(t, name) {
+			d := receiptDraft(t)
+			data, err := daticert.Marshal(ev)
+			if name != "Kind" && err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			d.Entity = mixed("7bit", nil, textPart(), xmlPart(t, ev))
+			if _, err := s.Sign(d); !errors.Is(err, signer.ErrDraft) || !strings.Contains(err.Error(), "certification data") {
+				t.Errorf("another %s: %v\n%s", name, err, data)
+			}
+			// And as others write it, which is read in another way.
+			spaced := strings.Replace(string(data), "<dati>", "<dati><!-- -->", 1)
+			xml := base64.StdEncoding.EncodeToString([]byte(spaced))
+			d.Entity = mixed("7bit", nil, textPart(), part{xmlPart(t, ev).header, xml + "\r\n"})
+			if len(xml) > 998 {
+				d.Entity = mixed("7bit", nil, textPart(), part{xmlPart(t, ev).header, xml[:996] + "\r\n" + xml[996:] + "\r\n"})
+			}
+			if _, err := s.Sign(d); !errors.Is(err, signer.ErrDraft) || !strings.Contains(err.Error(), "certification data") {
+				t.Errorf("another %s, spaced: %v\n%s", name, err, data)
+			}
+		}
+	}
+	if h.used.Load() != 0 {
+		t.Error("the key was used")
+	}
+}
+
+// othersIn returns events that are acceptance() but for the field name.
+func othersIn(t *testing.T, name string) (others []pec.Event) {
+	add := func(change func(*pec.Event)) {
+		ev := acceptance()
+		ev.Recipients = slices.Clone(ev.Recipients)
+		change(&ev)
+		others = append(others, ev)
+	}
+	switch name {
+	case "Kind":
+		add(func(ev *pec.Event) { ev.Kind = pec.KindNonAcceptance })
+	case "At":
+		add(func(ev *pec.Event) { ev.At = ev.At.Add(time.Second) })
+		add(func(ev *pec.Event) { ev.At = ev.At.In(time.FixedZone("", 3600)) })
+		add(func(ev *pec.Event) { ev.At = ev.At.Add(time.Hour).In(time.FixedZone("", 3*3600)) })
+	case "Recipients":
+		add(func(ev *pec.Event) { ev.Recipients[0].Address = "eve@beta.example" })
+		add(func(ev *pec.Event) { ev.Recipients[0].Type = pec.External })
+		add(func(ev *pec.Event) { ev.Recipients = append(ev.Recipients, ev.Recipients[0]) })
+	case "Receipt":
+		add(func(ev *pec.Event) { ev.Receipt = pec.Brief })
+	case "Taken":
+		add(func(ev *pec.Event) { ev.Taken = []pec.Address{"bob@beta.example"} })
+	case "Error":
+		add(func(ev *pec.Event) { ev.Error = pec.ErrorOther })
+	default: // the others are texts
+		add(func(ev *pec.Event) {
+			f := reflect.ValueOf(ev).Elem().FieldByName(name)
+			f.SetString(f.String() + "x")
+		})
+		if slices.Contains([]string{"MsgID", "Subject"}, name) {
+			add(func(ev *pec.Event) { reflect.ValueOf(ev).Elem().FieldByName(name).SetString("") })
+		}
+	}
+	return others
+}
+
+// TestSignReadsASmallOriginalOnce: what is checked and what is signed are the same
+// octets, also if the source says something else when it is read again.
+func TestSignReadsASmallOriginalOnce(t *testing.T) {
+	ca, alfa := newAlfa(t)
+	for _, size := range []int{0, 10_000, 60_000} {
+		original := bytesOf(t, originalOf(size))
+		src := &countingSource{Source: message.Bytes(original)}
+		d := transportDraft(t, message.Section(src, message.Range{Len: src.Size()}), false)
+		s := sign(t, alfa.Identity, d)
+		if n := src.read.Load(); n != src.Size() {
+			t.Errorf("%d octets read of an original of %d", n, src.Size())
+		}
+		checkWithOthers(t, ca, s, bytesOf(t, d.Entity))
+		src.err = errors.New("disk on fire")
+		if _, err := signer.NewSigner(alfa.Identity).Sign(d); !errors.Is(err, src.err) || errors.Is(err, signer.ErrDraft) {
+			t.Errorf("a read error became %v", err)
+		}
+	}
+	short := transportDraft(t, message.Section(message.Bytes("Subject: x\r\n\r\n"), message.Range{Len: 1000}), false)
+	if _, err := signer.NewSigner(alfa.Identity).Sign(short); !errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, signer.ErrDraft) {
+		t.Errorf("a source that ends early: %v", err)
+	}
+}
+
+// TestSignAroundABlock: messages that just fit, and just do not.
+func TestSignAroundABlock(t *testing.T) {
+	ca, alfa := newAlfa(t)
+	empty := transportDraft(t, nil, false)
+	around := sign(t, alfa.Identity, empty).Content().Size() - empty.Entity.Size()
+	for size := 64<<10 - int(around) - 3000; size < 64<<10; size += 700 {
+		body := strings.Repeat("0123456789abc\r\n", size/15)
+		d := transportDraft(t, message.Text([]byte("Subject: x\r\n\r\n"+body)), false)
+		r, err := signer.NewVerifier(ca.Pool()).Verify(read(t, bytesOf(t, sign(t, alfa.Identity, d).Content())), testTime)
+		if err != nil || !r.ContentIntact {
+			t.Errorf("%d octets: %v", size, err)
 		}
 	}
 }

@@ -12,26 +12,39 @@ import (
 )
 
 // signedParts returns the two parts of a multipart/signed message: what is
-// signed and the signature; RFC 8551, 3.5.3.
-func signedParts(m *message.Message) (entity, signature *message.Part, err error) {
+// signed and the signature; RFC 8551, 3.5.3. Of a large message it also returns
+// the beginning of a digest.
+func signedParts(m *message.Message) (entity, signature *message.Part, ahead *aheadSource, err error) {
 	mediaType, params, err := m.Header.MediaType()
 	if err != nil || mediaType != "multipart/signed" || !isSMIME(params["protocol"]) {
-		return nil, nil, ErrNoSignature
+		return nil, nil, nil, ErrNoSignature
 	}
-	root, err := m.Structure()
+	read := *m
+	if ahead = readAhead(m, params); ahead != nil {
+		read.Source = ahead
+	}
+	root, err := read.Structure()
 	switch {
 	case errors.Is(err, message.ErrMalformed), errors.Is(err, message.ErrLimit):
-		return nil, nil, fmt.Errorf("%w: %w", ErrMalformedSignature, err)
+		return nil, nil, nil, fmt.Errorf("%w: %w", ErrMalformedSignature, err)
 	case err != nil:
-		return nil, nil, err
+		return nil, nil, nil, err
 	case len(root.Children) != 2:
-		return nil, nil, fmt.Errorf("%w: multipart/signed of %d parts", ErrMalformedSignature, len(root.Children))
+		return nil, nil, nil, fmt.Errorf("%w: multipart/signed of %d parts", ErrMalformedSignature, len(root.Children))
 	}
+	setSource(root, m.Source)
 	entity, signature = root.Children[0], root.Children[1]
 	if !isSMIME(signature.MediaType) {
-		return nil, nil, fmt.Errorf("%w: the second part is %.60q", ErrMalformedSignature, signature.MediaType)
+		return nil, nil, nil, fmt.Errorf("%w: the second part is %.60q", ErrMalformedSignature, signature.MediaType)
 	}
-	return entity, signature, nil
+	return entity, signature, ahead, nil
+}
+
+func setSource(p *message.Part, src message.Source) {
+	p.Source = src
+	for _, c := range p.Children {
+		setSource(c, src)
+	}
 }
 
 // isSMIME knows the type of a detached signature with its old name, which
@@ -62,29 +75,27 @@ func readSignature(p *message.Part) ([]byte, error) {
 }
 
 // entityDigests computes the digest of a stored entity: as it stands and, if
-// that is not accepted and there are bare LFs in it, with CRLF line ends, which
-// is what was signed when a tool saved the message with LF (RFC 8551, 3.1.1).
+// that is not accepted, with CRLF in place of bare LFs, which is what was signed when a tool saved the message with LF (RFC 8551, 3.1.1).
 type entityDigests struct {
-	src  message.Source
-	rng  message.Range
-	hash crypto.Hash
+	src   message.Source
+	rng   message.Range
+	hash  crypto.Hash
+	ahead *aheadSource // nil, or the digest of the beginning
 }
 
 func (e entityDigests) digest(accept func([]byte) bool) (bool, error) {
-	h := e.hash.New()
-	var scan message.Scanner
-	entity := message.Section(e.src, e.rng)
-	if _, err := entity.WriteTo(io.MultiWriter(h, &scan)); err != nil {
+	h, rest := e.hash.New(), e.rng
+	if e.ahead.fits(e.rng, e.hash) {
+		h, rest = e.ahead.hash, message.Range{Off: e.ahead.next, Len: e.rng.End() - e.ahead.next}
+	}
+	if err := pour(message.Section(e.src, rest), h); err != nil {
 		return false, err
 	}
 	if accept(h.Sum(nil)) {
 		return true, nil
 	}
-	if !scan.Facts().BareLF {
-		return false, nil
-	}
 	h.Reset()
-	if _, err := entity.WriteTo(&crlfWriter{to: h}); err != nil {
+	if err := pour(message.Section(e.src, e.rng), &crlfWriter{to: h}); err != nil {
 		return false, err
 	}
 	return accept(h.Sum(nil)), nil

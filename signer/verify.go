@@ -2,6 +2,7 @@ package signer
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/rsa"
 	"crypto/x509"
@@ -60,9 +61,9 @@ func (p Policy) check(hash crypto.Hash, cert *x509.Certificate) error {
 // A Verifier verifies signed messages; RFC 6109, 2.2.2. It does not change and
 // may be used concurrently.
 type Verifier struct {
-	anchors *x509.CertPool
-	policy  Policy
-	crls    []*x509.RevocationList
+	anchors  *x509.CertPool
+	policy   Policy
+	revokers []Revoker
 }
 
 // NewVerifier returns a verifier with the DefaultPolicy that trusts anchors,
@@ -89,6 +90,7 @@ type Report struct {
 	ContentIntact  bool              // the entity is what was signed
 	ChainErr       error             // why Signer is not to be trusted at the time asked for; nil if it is
 	ChainChecked   bool              // a chain up to an anchor was asked for
+	Revocation     bool              // revocation was asked for, and the answer, part of ChainErr, is known
 	Entity         *message.Part     // what is signed
 }
 
@@ -97,9 +99,16 @@ type Report struct {
 // everything holds. On failure the report, nil unless the structure of a
 // signature could be read, says what does and what does not. Validity and usage
 // of the signer's certificate are checked even without anchors. The content is
-// streamed. Revocation is not looked at.
+// streamed. It is VerifyContext without a deadline.
 func (v *Verifier) Verify(m *message.Message, at time.Time) (*Report, error) {
-	entity, signature, err := signedParts(m)
+	return v.VerifyContext(context.Background(), m, at)
+}
+
+// VerifyContext is Verify with a context for those that are asked about
+// revocation. They are asked only where all else holds; an error that wraps
+// ErrRevocationUnknown says that everything holds but that.
+func (v *Verifier) VerifyContext(ctx context.Context, m *message.Message, at time.Time) (*Report, error) {
+	entity, signature, ahead, err := signedParts(m)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +125,7 @@ func (v *Verifier) Verify(m *message.Message, at time.Time) (*Report, error) {
 		// Which of the two contents would be shown is anybody's guess.
 		return r, fmt.Errorf("%w: it carries a content of its own", ErrMalformedSignature)
 	}
-	return r, v.verify(r, sd, entityDigests{entity.Source, entity.Range(), sd.signer.hash}, at)
+	return r, v.verify(ctx, r, sd, entityDigests{entity.Source, entity.Range(), sd.signer.hash, ahead}, at)
 }
 
 // digester computes the digests that stand for the signed content, one after
@@ -126,8 +135,8 @@ type digester interface {
 }
 
 // verify fills in r. The first thing that does not hold decides the error, in
-// the order: algorithm, signature, content, certificate.
-func (v *Verifier) verify(r *Report, sd *signedData, content digester, at time.Time) error {
+// the order: algorithm, signature, content, certificate, revocation.
+func (v *Verifier) verify(ctx context.Context, r *Report, sd *signedData, content digester, at time.Time) error {
 	si := &sd.signer
 	r.Digest = si.hash.String()
 	r.SigningTime = si.signingTime
@@ -137,13 +146,19 @@ func (v *Verifier) verify(r *Report, sd *signedData, content digester, at time.T
 	if r.Signer.PublicKeyAlgorithm != si.key {
 		return fmt.Errorf("%w: a signature by %s with a certificate for %s", ErrMalformedSignature, si.key, r.Signer.PublicKeyAlgorithm)
 	}
-	r.ChainErr = v.checkCertificate(r.Signer, sd.certificates, orSigningTime(at, si))
+	at = orSigningTime(at, si)
+	var chains [][]*x509.Certificate
+	chains, r.ChainErr = v.checkCertificate(r.Signer, sd.certificates, at)
 	r.ChainChecked = v.anchors != nil
 	if err := v.policy.check(si.hash, r.Signer); err != nil {
 		return err
 	}
 	if err := si.checkContent(r, content); err != nil {
 		return err
+	}
+	if r.ChainErr == nil {
+		r.ChainErr = v.checkRevoked(ctx, chains, at)
+		r.Revocation = chains != nil && len(v.revokers) > 0 && !errors.Is(r.ChainErr, ErrRevocationUnknown)
 	}
 	return r.ChainErr
 }
@@ -160,7 +175,7 @@ func (si *signerInfo) checkContent(r *Report, content digester) (err error) {
 	if si.attributes == nil {
 		holds, err := content.digest(func(d []byte) bool {
 			r.ContentDigest = d
-			return checkDigest(r.Signer, si.hash, d, si.signature)
+			return si.checkDigest(r.Signer, d)
 		})
 		r.SignatureHolds, r.ContentIntact = holds, holds
 		if err == nil && !holds {
@@ -184,42 +199,22 @@ func (si *signerInfo) checkContent(r *Report, content digester) (err error) {
 
 // checkCertificate checks validity, usage (RFC 6109, 5.5.2; emailProtection if
 // the usage is limited) and, if there are anchors, the chain at the instant at.
-func (v *Verifier) checkCertificate(cert *x509.Certificate, others []*x509.Certificate, at time.Time) error {
+// It returns the chains that lead to an anchor.
+func (v *Verifier) checkCertificate(cert *x509.Certificate, others []*x509.Certificate, at time.Time) ([][]*x509.Certificate, error) {
 	switch {
 	case at.IsZero():
-		return fmt.Errorf("%w: no time to judge it at", ErrUntrusted)
+		return nil, fmt.Errorf("%w: no time to judge it at", ErrUntrusted)
 	case at.Before(cert.NotBefore) || at.After(cert.NotAfter):
-		return fmt.Errorf("%w: valid from %s to %s", ErrExpired,
+		return nil, fmt.Errorf("%w: valid from %s to %s", ErrExpired,
 			cert.NotBefore.UTC().Format(time.RFC3339), cert.NotAfter.UTC().Format(time.RFC3339))
 	case cert.KeyUsage != 0 && cert.KeyUsage&x509.KeyUsageDigitalSignature == 0:
-		return fmt.Errorf("%w: it is not for digital signatures", ErrUntrusted)
+		return nil, fmt.Errorf("%w: it is not for digital signatures", ErrUntrusted)
 	case !forMail(cert):
-		return fmt.Errorf("%w: it is not for e-mail", ErrUntrusted)
+		return nil, fmt.Errorf("%w: it is not for e-mail", ErrUntrusted)
 	case v.anchors == nil:
-		return nil
+		return nil, nil
 	}
 	return v.checkChain(cert, others, at)
-}
-
-func (v *Verifier) checkChain(cert *x509.Certificate, others []*x509.Certificate, at time.Time) error {
-	intermediates := x509.NewCertPool()
-	for _, c := range others {
-		intermediates.AddCert(c)
-	}
-	chains, err := cert.Verify(x509.VerifyOptions{
-		Roots:         v.anchors,
-		Intermediates: intermediates,
-		CurrentTime:   at,
-		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	})
-	var invalid x509.CertificateInvalidError
-	switch {
-	case err == nil:
-		return v.checkRevoked(chains[0], at)
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return fmt.Errorf("%w: %w", ErrExpired, err)
-	}
-	return fmt.Errorf("%w: %w", ErrUntrusted, err)
 }
 
 // forMail reports whether cert may sign mail: its extended key usage allows it,

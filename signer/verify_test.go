@@ -68,7 +68,8 @@ func TestVerifyOpenSSL(t *testing.T) {
 		"no certs":       {alfa, []string{"-nocerts"}, "", signer.ErrMalformedSignature},
 		"attached":       {alfa, []string{"-nodetach"}, "", signer.ErrMalformedSignature},
 		"two signers":    {alfa, []string{"-signer", beta.CertFile, "-inkey", beta.KeyFile}, "", signer.ErrMalformedSignature},
-		"PSS":            {alfa, []string{"-keyopt", "rsa_padding_mode:pss"}, "", signer.ErrMalformedSignature},
+		"PSS":            {alfa, []string{"-keyopt", "rsa_padding_mode:pss"}, "SHA-256", nil},
+		"PSS SHA-1":      {alfa, []string{"-md", "sha1", "-keyopt", "rsa_padding_mode:pss"}, "SHA-1", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p7s := cmsSign(t, tc.id, []byte(entityText), tc.args...)

@@ -64,6 +64,9 @@ func Normal(ev pec.Event) pec.Event {
 // clean returns s as XML 1.0 can hold it and a reader of one line wants it:
 // control characters become blanks, what is no character becomes U+FFFD.
 func clean(s string) string {
+	if isPlain(s) {
+		return strings.Trim(s, " ")
+	}
 	return strings.Trim(strings.Map(func(r rune) rune {
 		switch {
 		case unicode.IsControl(r):
@@ -73,6 +76,16 @@ func clean(s string) string {
 		}
 		return r // strings.Map gives U+FFFD for invalid UTF-8
 	}, s), " ")
+}
+
+// isPlain reports whether s is ASCII without control characters.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 func cleanAddress(a pec.Address) pec.Address { return pec.Address(clean(string(a))) }

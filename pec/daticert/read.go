@@ -26,10 +26,13 @@ func Parse(data []byte, loc *time.Location) (pec.Event, error) {
 	if len(data) > MaxSize {
 		return pec.Event{}, fmt.Errorf("%w: %d octets", ErrLimit, len(data))
 	}
-	r := newReader(data)
-	ev := r.document(loc)
-	if r.err != nil {
-		return pec.Event{}, r.err
+	q := quick{rest: string(data)}
+	ev, ok := q.document(loc)
+	if !ok {
+		r := newReader(data)
+		if ev = r.document(loc); r.err != nil {
+			return pec.Event{}, r.err
+		}
 	}
 	ev = Normal(ev)
 	if err := check(ev); err != nil {

@@ -3,6 +3,7 @@ package directory
 import (
 	"bytes"
 	"fmt"
+	"runtime"
 	"testing"
 )
 
@@ -37,6 +38,32 @@ func BenchmarkParse50000Domains(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkHeap50000Domains reports what a directory holds in memory after it was
+// read, and what of that is each domain's part.
+func BenchmarkHeap50000Domains(b *testing.B) {
+	ldif := fiftyThousand(b)
+	for b.Loop() {
+		before := heap()
+		d, err := Parse(ldif)
+		if err != nil {
+			b.Fatal(err)
+		}
+		held := heap() - before
+		b.ReportMetric(float64(held)/(1<<20), "heap-MB")
+		b.ReportMetric(float64(held)/float64(d.Domains()), "heap-B/domain")
+		runtime.KeepAlive(d)
+	}
+	runtime.KeepAlive(ldif)
+}
+
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 func BenchmarkProviderOf50000Domains(b *testing.B) {

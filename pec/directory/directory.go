@@ -59,12 +59,14 @@ type Directory struct {
 	location  string
 	byDomain  map[string]*Provider
 	byHash    map[[sha1.Size]byte][]*Provider
+	byName    map[string][]*Provider // lower case
 }
 
 func newDirectory() *Directory {
 	return &Directory{
 		byDomain: make(map[string]*Provider),
 		byHash:   make(map[[sha1.Size]byte][]*Provider),
+		byName:   make(map[string][]*Provider),
 	}
 }
 
@@ -133,6 +135,8 @@ func (d *Directory) addProvider(p *Provider) error {
 		d.byHash[sum] = append(d.byHash[sum], p)
 	}
 	p.in = d
+	name := strings.ToLower(p.Name)
+	d.byName[name] = append(d.byName[name], p)
 	d.providers = append(d.providers, p)
 	return nil
 }
@@ -197,6 +201,14 @@ func (d *Directory) Classify(a pec.Address) pec.RecipientType {
 	}
 	return pec.External
 }
+
+// Named returns the records of the provider name, without regard to case: its
+// main environment and its secondary ones, in the order of the file. The caller
+// does not change them.
+func (d *Directory) Named(name string) []*Provider { return d.byName[strings.ToLower(name)] }
+
+// Domains returns how many domains are certified.
+func (d *Directory) Domains() int { return len(d.byDomain) }
 
 // Providers returns all records in the order of the file. The caller does not
 // change them.

@@ -171,6 +171,24 @@ func TestHashIsNotEnough(t *testing.T) {
 	}
 }
 
+// TestNamed: a provider's records by his name.
+func TestNamed(t *testing.T) {
+	unit := entry("providerUnit=due,providerName=Alfa,o=postacert", "providerName: ALFA", "providerUnit: due",
+		certificate(alfaNext), "mailReceipt: due@alfa.example", "managedDomains: due.example")
+	d := parse(t, alfa()+beta()+unit)
+	if d.Domains() != 4 {
+		t.Errorf("%d domains", d.Domains())
+	}
+	for name, want := range map[string]int{"Alfa": 2, "alfa": 2, "BETA": 1, "": 0, "due": 0, "Gamma": 0} {
+		if got := d.Named(name); len(got) != want {
+			t.Errorf("%q has %d records, want %d", name, len(got), want)
+		}
+	}
+	if p := d.Named("Alfa"); p[0].Unit != "" || p[1].Unit != "due" {
+		t.Error("not in the order of the file")
+	}
+}
+
 func TestSecondaryEnvironments(t *testing.T) {
 	unit := func(cert []byte, domain, name string) string {
 		return entry("providerUnit="+domain+",providerName=Alfa,o=postacert", "providerName: "+name, "providerUnit: "+domain,

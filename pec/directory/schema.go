@@ -122,17 +122,29 @@ func (rec *record) readCertificates(p *Provider) error {
 }
 
 func (rec *record) readDomains(p *Provider) error {
-	for _, a := range rec.values("managedDomains") {
+	values := rec.values("managedDomains")
+	if len(values) == 0 {
+		return rec.errorf(rec.line, "attribute managedDomains is missing")
+	}
+	p.Domains = make([]string, len(values))
+	for i, a := range values {
 		d := foldDomain(strings.TrimSpace(a.value))
 		if err := checkDomain(d); err != nil {
 			return rec.errorf(a.line, "attribute managedDomains: %w", err)
 		}
-		p.Domains = append(p.Domains, d)
+		p.Domains[i] = d
 	}
-	if len(p.Domains) == 0 {
-		return rec.errorf(rec.line, "attribute managedDomains is missing")
-	}
+	pack(p.Domains)
 	return nil
+}
+
+// pack moves the texts of domains into one piece of memory. As they were read,
+// each holds the whole line that it stood in.
+func pack(domains []string) {
+	rest := strings.Join(domains, "")
+	for i, d := range domains {
+		domains[i], rest = rest[:len(d)], rest[len(d):]
+	}
 }
 
 // check holds for every provider that is read or written.

@@ -70,8 +70,8 @@ func (h *header) copied(raw []byte) {
 	}
 }
 
-// receiptHeader returns the header of a receipt or notice; RFC 6109, 3.1.4,
-// 3.2.1, 3.3.2 and 3.3.3. From is the bare address (docs/rules.md, E2).
+// receiptHeader returns the header of a receipt or notice; RFC 6109, 3.1.3, 3.1.4,
+// 3.2.1, 3.2.3, 3.2.4, 3.3.2 and 3.3.3. From is the bare address (docs/rules.md, E2).
 func (i Issuer) receiptHeader(ev pec.Event, m model, to pec.Address, id string) []byte {
 	var h header
 	h.date(ev)
@@ -80,6 +80,12 @@ func (i Issuer) receiptHeader(ev pec.Event, m model, to pec.Address, id string) 
 	h.field("Message-ID", "<"+id+">")
 	h.subject(m.prefix, ev.Subject)
 	h.field(pec.HeaderReceipt, string(ev.Kind))
+	switch {
+	case ev.Kind == pec.KindVirus:
+		h.field(pec.HeaderSender, string(ev.Sender))
+	case ev.Error == pec.ErrorVirus:
+		h.field(pec.HeaderSecurity, pec.SecurityError)
+	}
 	h.reference(ev.MsgID)
 	return h.Bytes()
 }

@@ -144,6 +144,12 @@ func all(t testing.TB, base pec.Event, raw string) map[string]made {
 
 	ev.Error, ev.Detail = pec.ErrorNoDest, "5.1.1 - Beta Servizi - indirizzo non valido"
 	drafts["non-delivery"] = made{must(beta.NonDelivery(ev, rnd())), ""}
+
+	ev.Error, ev.Detail = pec.ErrorVirus, "Win.Test.EICAR_HDB-1"
+	drafts["virus"] = made{must(beta.Virus(ev, "ricevute@alfa.example", rnd())), ""}
+	drafts["non-acceptance-virus"] = made{must(alfa.NonAcceptance(ev, rnd())), ""}
+	ev.Detail = "5.5.1 - Beta Servizi - Win.Test.EICAR_HDB-1"
+	drafts["non-delivery-virus"] = made{must(alfa.NonDelivery(ev, rnd())), ""}
 	return drafts
 }
 

@@ -102,16 +102,33 @@ func (i Issuer) Acceptance(ev pec.Event, rnd io.Reader) (Draft, error) {
 	return i.receipt(ev, ev.Sender, acceptance, nil, false, rnd)
 }
 
-// NonAcceptance returns the non-acceptance notice for formal exceptions (avviso di
-// non accettazione; RFC 6109, 3.1.2) to the sender, which is the reverse path.
-// ev.Detail holds all reasons, in Italian; ev.Identifier is one made for the
-// notice, since there is no envelope. The message itself is never in it.
+// NonAcceptance returns the non-acceptance notice (avviso di non accettazione) to
+// the sender, which is the reverse path: for formal exceptions (RFC 6109, 3.1.2),
+// where ev.Detail holds all reasons, in Italian, or where ev.Error is ErrorVirus
+// for a virus (RFC 6109, 3.1.3), whose name is ev.Detail. ev.Identifier is one made
+// for the notice, since there is no envelope. The message itself is never in it.
 func (i Issuer) NonAcceptance(ev pec.Event, rnd io.Reader) (Draft, error) {
 	ev, err := i.certify(orOther(ev), pec.KindNonAcceptance)
 	if err != nil {
 		return Draft{}, err
 	}
-	return i.receipt(ev, ev.Sender, nonAcceptance, nil, false, rnd)
+	m := nonAcceptance
+	if ev.Error == pec.ErrorVirus {
+		m = nonAcceptanceVirus
+	}
+	return i.receipt(ev, ev.Sender, m, nil, false, rnd)
+}
+
+// Virus returns the virus notice (avviso di rilevazione virus; RFC 6109, 3.2.3)
+// about ev.Recipient, one of ours, to the provider that sent the message. to is its
+// service mailbox, ev.Detail the name of the virus, ev.Error ErrorVirus. The
+// message itself is never in it.
+func (i Issuer) Virus(ev pec.Event, to pec.Address, rnd io.Reader) (Draft, error) {
+	ev, err := i.certify(ev, pec.KindVirus)
+	if err != nil {
+		return Draft{}, err
+	}
+	return i.receipt(ev, to, virus, nil, false, rnd)
 }
 
 // Timeout returns the notice that nothing was heard of the delivery to
@@ -186,14 +203,19 @@ func (i Issuer) Delivery(ev pec.Event, original message.Content, eightBit bool, 
 }
 
 // NonDelivery returns the non-delivery notice (avviso di mancata consegna; RFC
-// 6109, 3.3.3) for ev.Recipient. It gives ev.Detail the form X.Y.Z - provider -
-// text if it does not have it yet (docs/rules.md, N1).
+// 6109, 3.3.3) for ev.Recipient, or where ev.Error is ErrorVirus the one that
+// follows from a virus notice (RFC 6109, 3.2.4). It gives ev.Detail the form X.Y.Z -
+// provider - text if it does not have it yet (docs/rules.md, N1).
 func (i Issuer) NonDelivery(ev pec.Event, rnd io.Reader) (Draft, error) {
 	ev, err := i.certify(ev, pec.KindNonDelivery)
 	if err != nil {
 		return Draft{}, err
 	}
-	return i.receipt(ev, ev.Sender, nonDelivery, nil, false, rnd)
+	m := nonDelivery
+	if ev.Error == pec.ErrorVirus {
+		m = nonDeliveryVirus
+	}
+	return i.receipt(ev, ev.Sender, m, nil, false, rnd)
 }
 
 var (
@@ -249,7 +271,11 @@ func (i Issuer) certify(ev pec.Event, kind pec.Kind) (pec.Event, error) {
 	}
 	ev = daticert.Normal(ev)
 	if kind == pec.KindNonDelivery && ev.Detail != "" && !detailForm.MatchString(ev.Detail) {
-		ev.Detail = coded("5.0.0", ev)
+		code := "5.0.0"
+		if ev.Error == pec.ErrorVirus {
+			code = "5.5.1"
+		}
+		ev.Detail = coded(code, ev)
 	}
 	return ev, check(ev)
 }
@@ -263,26 +289,38 @@ func (i Issuer) valid() error {
 
 // concernsOne reports whether a message of kind k is about one recipient.
 func concernsOne(k pec.Kind) bool {
-	return k == pec.KindDelivery || k == pec.KindNonDelivery || k == pec.KindTimeout
+	return k == pec.KindDelivery || k == pec.KindNonDelivery || k == pec.KindTimeout || k == pec.KindVirus
 }
 
 // failed reports whether a message of kind k says that something went wrong.
 func failed(k pec.Kind) bool {
-	return k == pec.KindNonAcceptance || k == pec.KindNonDelivery || k == pec.KindTimeout
+	return k == pec.KindNonAcceptance || k == pec.KindNonDelivery || k == pec.KindTimeout || k == pec.KindVirus
+}
+
+// fitsKind reports whether a message of kind k can have the error e.
+func fitsKind(e pec.ErrorCode, k pec.Kind) bool {
+	switch k {
+	case pec.KindNonAcceptance:
+		return e == pec.ErrorOther || e == pec.ErrorVirus
+	case pec.KindTimeout:
+		return e == pec.ErrorOther
+	case pec.KindVirus:
+		return e == pec.ErrorVirus
+	case pec.KindNonDelivery:
+		return e != pec.NoError
+	}
+	return e == pec.NoError
 }
 
 // check looks for what the kind of ev cannot do without. The rest is checked
 // where the certification data is written.
 func check(ev pec.Event) error {
-	failed := failed(ev.Kind)
 	switch {
 	case !fitsHeader(ev.Sender):
 		return unfit("sender %q", ev.Sender)
-	case failed != (ev.Error != pec.NoError) || ev.Error == pec.ErrorVirus:
+	case !fitsKind(ev.Error, ev.Kind):
 		return unfit("%s with error %q", ev.Kind, ev.Error)
-	case failed && ev.Kind != pec.KindNonDelivery && ev.Error != pec.ErrorOther:
-		return unfit("%s with error %q", ev.Kind, ev.Error)
-	case failed && ev.Detail == "":
+	case failed(ev.Kind) && ev.Detail == "":
 		return unfit("%s without detail", ev.Kind)
 	case concernsOne(ev.Kind) && ev.Recipient == "":
 		return unfit("%s without recipient", ev.Kind)

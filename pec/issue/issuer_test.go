@@ -88,12 +88,13 @@ func TestPrimary(t *testing.T) {
 // caller's event holds.
 func TestKinds(t *testing.T) {
 	ev := newEvent()
-	ev.Kind, ev.Provider = pec.KindVirus, "somebody else"
+	ev.Kind, ev.Provider = "something else", "somebody else"
 	ev.Receipt = ""
 	ev.Recipient, ev.Taken, ev.Detail = "x@y.example", []pec.Address{"bob@beta.example"}, "left over"
 	kinds := map[string]pec.Kind{
 		"acceptance": pec.KindAcceptance, "transport": pec.KindTransport, "take-charge": pec.KindTakeCharge,
 		"non-delivery": pec.KindNonDelivery, "non-acceptance": pec.KindNonAcceptance, "timeout-12": pec.KindTimeout,
+		"non-delivery-virus": pec.KindNonDelivery, "non-acceptance-virus": pec.KindNonAcceptance, "virus": pec.KindVirus,
 		"timeout-24": pec.KindTimeout, "anomaly": pec.KindAnomaly, "anomaly-bounce": pec.KindAnomaly,
 	}
 	for name, d := range all(t, ev, original) {
@@ -102,9 +103,10 @@ func TestKinds(t *testing.T) {
 		if !ok {
 			want = pec.KindDelivery
 		}
-		one := want == pec.KindDelivery || want == pec.KindNonDelivery || want == pec.KindTimeout
+		one := want == pec.KindDelivery || want == pec.KindNonDelivery || want == pec.KindTimeout || want == pec.KindVirus
 		typed := want == pec.KindDelivery || want == pec.KindTransport
-		wrong := want == pec.KindNonDelivery || want == pec.KindTimeout || want == pec.KindNonAcceptance || want == pec.KindAnomaly
+		wrong := want == pec.KindNonDelivery || want == pec.KindTimeout || want == pec.KindNonAcceptance || want == pec.KindAnomaly ||
+			want == pec.KindVirus
 		if got.Kind != want || got.Provider == ev.Provider ||
 			(got.Recipient != "") != one || (got.Receipt != "") != typed ||
 			(got.Taken != nil) != (want == pec.KindTakeCharge) ||
@@ -131,7 +133,7 @@ func TestRefuses(t *testing.T) {
 		"recipient, type":   func(_ *Issuer, ev *pec.Event) { ev.Recipients[0].Type = "interno" },
 		"no instant":        func(_ *Issuer, ev *pec.Event) { ev.At = time.Time{} },
 		"odd zone":          func(_ *Issuer, ev *pec.Event) { ev.At = ev.At.In(time.FixedZone("", 30)) },
-		"odd error":         func(_ *Issuer, ev *pec.Event) { ev.Error = pec.ErrorVirus },
+		"odd error":         func(_ *Issuer, ev *pec.Event) { ev.Error = "strano" },
 		"no name":           func(i *Issuer, _ *pec.Event) { i.Name = "" },
 		"no address":        func(i *Issuer, _ *pec.Event) { i.Address = "" },
 		"address, 8-bit":    func(i *Issuer, _ *pec.Event) { i.Address = "posta-certificata@è.example" },
@@ -157,6 +159,17 @@ func TestRefuses(t *testing.T) {
 	everywhere["non-acceptance without reason"] = only(pec.KindNonAcceptance, func(ev *pec.Event) { ev.Detail = "\n" })
 	everywhere["non-acceptance of another error"] = only(pec.KindNonAcceptance, func(ev *pec.Event) { ev.Error = pec.ErrorNoDomain })
 	everywhere["acceptance with error"] = only(pec.KindAcceptance, func(ev *pec.Event) { ev.Error = pec.ErrorOther })
+	everywhere["virus notice without recipient"] = only(pec.KindVirus, func(ev *pec.Event) { ev.Recipient = "" })
+	everywhere["virus notice without virus"] = only(pec.KindVirus, func(ev *pec.Event) { ev.Detail = " " })
+	everywhere["virus notice without error"] = only(pec.KindVirus, func(ev *pec.Event) { ev.Error = "" })
+	everywhere["virus notice of another error"] = only(pec.KindVirus, func(ev *pec.Event) { ev.Error = pec.ErrorOther })
+	everywhere["non-acceptance for virus without one"] = only(pec.KindNonAcceptance, func(ev *pec.Event) { ev.Error, ev.Detail = pec.ErrorVirus, "" })
+	everywhere["non-delivery for virus without one"] = only(pec.KindNonDelivery, func(ev *pec.Event) { ev.Error, ev.Detail = pec.ErrorVirus, "" })
+	everywhere["acceptance with virus"] = only(pec.KindAcceptance, func(ev *pec.Event) { ev.Error = pec.ErrorVirus })
+	everywhere["transport with virus"] = only(pec.KindTransport, func(ev *pec.Event) { ev.Error = pec.ErrorVirus })
+	everywhere["take-charge with virus"] = only(pec.KindTakeCharge, func(ev *pec.Event) { ev.Error = pec.ErrorVirus })
+	everywhere["delivery with virus"] = only(pec.KindDelivery, func(ev *pec.Event) { ev.Error = pec.ErrorVirus })
+	everywhere["timeout with virus"] = only(pec.KindTimeout, func(ev *pec.Event) { ev.Error = pec.ErrorVirus })
 	everywhere["taken from nobody"] = only(pec.KindTakeCharge, func(ev *pec.Event) { ev.Taken = nil })
 	everywhere["identifier with dots"] = only(pec.KindTransport, func(ev *pec.Event) { ev.Identifier = "a.b@alfa.example" })
 	everywhere["identifier, two lines"] = only(pec.KindTransport, func(ev *pec.Event) { ev.Identifier = "a@b\r\nc" })
@@ -166,11 +179,14 @@ func TestRefuses(t *testing.T) {
 
 	for name, f := range everywhere {
 		for _, kind := range []pec.Kind{pec.KindTransport, pec.KindAcceptance, pec.KindNonAcceptance, pec.KindTakeCharge,
-			pec.KindDelivery, pec.KindNonDelivery, pec.KindTimeout} {
+			pec.KindDelivery, pec.KindNonDelivery, pec.KindTimeout, pec.KindVirus} {
 			i, ev := beta, newEvent()
 			ev.Kind, ev.Recipient, ev.Taken = kind, "bob@beta.example", []pec.Address{"bob@beta.example"}
 			if kind == pec.KindNonDelivery || kind == pec.KindNonAcceptance {
 				ev.Error, ev.Detail = pec.ErrorOther, "5.2.2 - Beta - casella piena"
+			}
+			if kind == pec.KindVirus {
+				ev.Error, ev.Detail = pec.ErrorVirus, "Eicar"
 			}
 			f(&i, &ev)
 			d, err := issueAs(t, i, kind, ev)
@@ -194,6 +210,11 @@ func TestRefuses(t *testing.T) {
 	if _, err := alfa.TakeCharge(ev, "a@b\r\nc", rnd()); !errors.Is(err, ErrEvent) {
 		t.Errorf("service mailbox of two lines: %v", err)
 	}
+	infected := newEvent()
+	infected.Recipient, infected.Error, infected.Detail = "bob@beta.example", pec.ErrorVirus, "Eicar"
+	if _, err := beta.Virus(infected, "a@b\r\nc", rnd()); !errors.Is(err, ErrEvent) {
+		t.Errorf("virus notice to two lines: %v", err)
+	}
 	ev.Subject = strings.Repeat("è", daticert.MaxSize)
 	if _, err := alfa.Acceptance(ev, rnd()); !errors.Is(err, ErrEvent) || !errors.Is(err, daticert.ErrLimit) {
 		t.Errorf("subject over the limit: %v", err)
@@ -212,6 +233,8 @@ func issueAs(t *testing.T, i Issuer, kind pec.Kind, ev pec.Event) (Draft, error)
 		return i.Delivery(ev, message.Text([]byte(original)), false, rnd())
 	case pec.KindNonAcceptance:
 		return i.NonAcceptance(ev, rnd())
+	case pec.KindVirus:
+		return i.Virus(ev, "service@alfa.example", rnd())
 	case pec.KindTimeout:
 		return i.Timeout(ev, 24, rnd())
 	default:
@@ -231,6 +254,12 @@ func TestDetail(t *testing.T) {
 		if err != nil || d.Event.Detail != want {
 			t.Errorf("%q became %q, %v", given, d.Event.Detail, err)
 		}
+	}
+	ev := newEvent()
+	ev.Recipient, ev.Error, ev.Detail = "bob@beta.example", pec.ErrorVirus, "Eicar"
+	d, err := alfa.NonDelivery(ev, rnd())
+	if want := "5.5.1 - Alfa PEC S.p.A. - Eicar"; err != nil || d.Event.Detail != want {
+		t.Errorf("a virus became %q, %v; want %q", d.Event.Detail, err, want)
 	}
 }
 

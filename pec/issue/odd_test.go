@@ -108,6 +108,7 @@ func TestOdd(t *testing.T) {
 			carriable := !f.NUL && !f.BareCR && !f.BareLF && f.LongestLine <= maxLine
 			oddTransport(t, o, ev, m, f, carriable)
 			oddAnomaly(t, o, ev, m, f, carriable)
+			oddVirus(t, ev)
 			checkBrief(t, o.raw)
 			if carriable {
 				oddDelivery(t, o, ev, m, f)
@@ -153,6 +154,25 @@ func oddAnomaly(t *testing.T, o odd, ev pec.Event, m *message.Message, f message
 		case !carriable && errors.Is(err, ErrUnwrappable) && d.Header == nil && d.Entity == nil:
 		default:
 			t.Errorf("anomaly from %q: %v", sender, err)
+		}
+	}
+}
+
+// oddVirus: the notices about a virus hold nothing of the message but its event.
+func oddVirus(t *testing.T, ev pec.Event) {
+	t.Helper()
+	ev.Recipient, ev.Error, ev.Detail = ev.Recipients[0].Address, pec.ErrorVirus, "Eicar [x]\r\n\"<y>\" è"
+	for name, render := range map[string]func() (Draft, error){
+		"non-acceptance": func() (Draft, error) { return alfa.NonAcceptance(ev, rnd()) },
+		"virus":          func() (Draft, error) { return beta.Virus(ev, "ricevute@alfa.example", rnd()) },
+		"non-delivery":   func() (Draft, error) { return alfa.NonDelivery(ev, rnd()) },
+	} {
+		d, err := render()
+		switch {
+		case err == nil:
+			checkDraft(t, made{d, ""}, ev.Subject)
+		case !errors.Is(err, ErrEvent) || d.Header != nil || fitsHeader(ev.Sender) && len(ev.Subject) < 1000:
+			t.Errorf("%s from %q: %v", name, ev.Sender, err)
 		}
 	}
 }

@@ -84,7 +84,7 @@ func checkReading(t *testing.T, d made, r reading) {
 	}
 	ev := d.Event
 	wanted := map[string]string{
-		"Subject": prefixes[ev.Kind] + daticert.Normal(pec.Event{Subject: ev.Subject}).Subject,
+		"Subject": prefixOf(ev) + daticert.Normal(pec.Event{Subject: ev.Subject}).Subject,
 		"Date":    "Fri, 04 Jul 2031 09:05:03 +0200",
 	}
 	files := []string{}
@@ -99,6 +99,11 @@ func checkReading(t *testing.T, d made, r reading) {
 		name = "Per conto di: alice@alfa.example"
 	default:
 		wanted["X-Ricevuta"] = string(ev.Kind)
+	}
+	if ev.Kind == pec.KindVirus {
+		wanted["X-Mittente"] = string(ev.Sender)
+	} else if ev.Error == pec.ErrorVirus {
+		wanted["X-VerificaSicurezza"] = "errore"
 	}
 	if ev.MsgID != "" && ev.Kind != pec.KindAnomaly {
 		wanted["X-Riferimento-Message-ID"] = ev.MsgID

@@ -145,6 +145,7 @@ func checkHeader(t *testing.T, d made, m *message.Message, subject string) {
 		t.Errorf("Message-ID %q of a %s about %q", d.MessageID, ev.Kind, ev.Identifier)
 	}
 	checkSubject(t, d, m, subject)
+	checkSecurity(t, d)
 	if ev.Kind == pec.KindTransport || ev.Kind == pec.KindAnomaly {
 		checkEnvelope(t, d, m)
 		return
@@ -162,17 +163,50 @@ var prefixes = map[pec.Kind]string{
 	pec.KindTakeCharge: "PRESA IN CARICO: ", pec.KindDelivery: "CONSEGNA: ",
 	pec.KindNonDelivery: "AVVISO DI MANCATA CONSEGNA: ", pec.KindNonAcceptance: "AVVISO DI NON ACCETTAZIONE: ",
 	pec.KindTimeout: "AVVISO DI MANCATA CONSEGNA PER SUP. TEMPO MASSIMO: ", pec.KindAnomaly: "ANOMALIA MESSAGGIO: ",
+	pec.KindVirus: "PROBLEMA DI SICUREZZA: ",
+}
+
+// prefixOf returns the subject's prefix of a message that certifies ev.
+func prefixOf(ev pec.Event) string {
+	if ev.Error == pec.ErrorVirus {
+		switch ev.Kind {
+		case pec.KindNonAcceptance:
+			return "AVVISO DI NON ACCETTAZIONE PER VIRUS: "
+		case pec.KindNonDelivery:
+			return "AVVISO DI MANCATA CONSEGNA PER VIRUS: "
+		}
+	}
+	return prefixes[ev.Kind]
+}
+
+// checkSecurity: X-VerificaSicurezza stands in the notices to the sender about a
+// virus, X-Mittente in the one to his provider; RFC 6109, 3.1.3, 3.2.3, 3.2.4.
+func checkSecurity(t *testing.T, d made) {
+	t.Helper()
+	security, sender := "", ""
+	switch ev := d.Event; {
+	case ev.Kind == pec.KindVirus:
+		sender = string(ev.Sender)
+	case ev.Error == pec.ErrorVirus:
+		security = "errore"
+	}
+	if got := line(t, d, "X-VerificaSicurezza"); got != security {
+		t.Errorf("X-VerificaSicurezza %q, want %q", got, security)
+	}
+	if got := line(t, d, "X-Mittente"); got != sender {
+		t.Errorf("X-Mittente %q, want %q", got, sender)
+	}
 }
 
 // checkSubject: the prefix is clear, with one blank, and the rest decodes
 // to what the user wrote.
 func checkSubject(t *testing.T, d made, m *message.Message, subject string) {
 	t.Helper()
-	prefix := prefixes[d.Event.Kind]
+	prefix := prefixOf(d.Event)
 	if got := m.Header.Get("Subject"); !strings.HasPrefix(got+" ", prefix) {
 		t.Errorf("Subject %q", got)
 	}
-	want := strings.Trim(prefix + daticert.Normal(pec.Event{Subject: subject}).Subject, " ")
+	want := strings.Trim(prefix+daticert.Normal(pec.Event{Subject: subject}).Subject, " ")
 	if got := m.Header.Text("Subject"); got != want {
 		t.Errorf("Subject %q, want %q", got, want)
 	}

@@ -58,6 +58,24 @@ The message was not accepted.
 Message identifier: {{.Identifier}}`),
 }
 
+var nonAcceptanceVirus = model{ // RFC 6109, 3.1.3
+	prefix: "AVVISO DI NON ACCETTAZIONE PER VIRUS: ",
+	italian: text("Errore nell'accettazione del messaggio per presenza di virus", `Il giorno {{.Day}} alle ore {{.Hour}} ({{.Zone}}) nel messaggio
+"{{.Subject}}" proveniente da "{{.Sender}}"
+ed indirizzato a:
+{{range .Recipients}}{{.Address}}
+{{end}}è stato rilevato un problema di sicurezza [{{.Detail}}].
+Il messaggio non è stato accettato.
+Identificativo messaggio: {{.Identifier}}`),
+	english: text("Error in message acceptance due to virus presence", `On {{.Day}} at {{.Hour}} ({{.Zone}}), in the message
+"{{.Subject}}" originating from "{{.Sender}}"
+and addressed to:
+{{range .Recipients}}{{.Address}}
+{{end}}a security problem was detected [{{.Detail}}].
+The message was not accepted.
+Message identifier: {{.Identifier}}`),
+}
+
 var transport = model{ // RFC 6109, 3.1.5
 	prefix: "POSTA CERTIFICATA: ",
 	italian: text("Messaggio di posta certificata", `Il giorno {{.Day}} alle ore {{.Hour}} ({{.Zone}}) il messaggio
@@ -135,6 +153,35 @@ Identificativo messaggio: {{.Identifier}}`),
 and addressed to "{{.Recipient}}"
 an error was detected: {{.Detail}}.
 The message was refused by the system.
+Message identifier: {{.Identifier}}`),
+}
+
+var virus = model{ // RFC 6109, 3.2.3
+	prefix: "PROBLEMA DI SICUREZZA: ",
+	italian: text("Avviso di rilevazione virus informatico", `Il giorno {{.Day}} alle ore {{.Hour}} ({{.Zone}}) nel messaggio
+"{{.Subject}}" proveniente da "{{.Sender}}"
+e destinato all'utente "{{.Recipient}}"
+è stato rilevato un problema di sicurezza [{{.Detail}}].
+Identificativo messaggio: {{.Identifier}}`),
+	english: text("Virus detection PEC notification", `On {{.Day}} at {{.Hour}} ({{.Zone}}), in the message
+"{{.Subject}}" originating from "{{.Sender}}"
+and addressed to "{{.Recipient}}"
+a security problem was detected [{{.Detail}}].
+Message identifier: {{.Identifier}}`),
+}
+
+// Unlike the other texts it does not name the sender, who reads it.
+var nonDeliveryVirus = model{ // RFC 6109, 3.2.4
+	prefix: "AVVISO DI MANCATA CONSEGNA PER VIRUS: ",
+	italian: text("Avviso di mancata consegna per virus", `Il giorno {{.Day}} alle ore {{.Hour}} ({{.Zone}}) nel messaggio
+"{{.Subject}}" destinato all'utente "{{.Recipient}}"
+è stato rilevato un problema di sicurezza [{{.Detail}}].
+Il messaggio non è stato consegnato.
+Identificativo messaggio: {{.Identifier}}`),
+	english: text("Delivery error PEC notification due to virus", `On {{.Day}} at {{.Hour}} ({{.Zone}}), in the message
+"{{.Subject}}" addressed to "{{.Recipient}}"
+a security problem was detected [{{.Detail}}].
+The message was not delivered.
 Message identifier: {{.Identifier}}`),
 }
 

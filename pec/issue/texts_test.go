@@ -56,6 +56,16 @@ func TestItalian(t *testing.T) {
 		"bob@beta.example\nmario@ordinary.example\nTali dati non sono stati certificati per il seguente errore:\n" +
 		"il messaggio non è firmato da un gestore\nIl messaggio originale è incluso in allegato."
 	want["anomaly-bounce"] = want["anomaly"] // the sender is that of From
+	want["non-acceptance-virus"] = "Errore nell'accettazione del messaggio per presenza di virus\n" + first + "nel messaggio\n" + second +
+		"ed indirizzato a:\nbob@beta.example\nmario@ordinary.example\n" +
+		"è stato rilevato un problema di sicurezza [Win.Test.EICAR_HDB-1].\nIl messaggio non è stato accettato.\n" + last
+	want["virus"] = "Avviso di rilevazione virus informatico\n" + first + "nel messaggio\n" + second +
+		"e destinato all'utente \"bob@beta.example\"\n" +
+		"è stato rilevato un problema di sicurezza [Win.Test.EICAR_HDB-1].\n" + last
+	want["non-delivery-virus"] = "Avviso di mancata consegna per virus\n" + first + "nel messaggio\n" +
+		"\"Oggetto\" destinato all'utente \"bob@beta.example\"\n" +
+		"è stato rilevato un problema di sicurezza [5.5.1 - Beta Servizi - Win.Test.EICAR_HDB-1].\n" +
+		"Il messaggio non è stato consegnato.\n" + last
 	ev := newEvent()
 	ev.Subject = "Oggetto"
 	drafts := all(t, ev, original)
@@ -207,6 +217,17 @@ func FuzzDraft(f *testing.F) {
 		if d, err := i.NonAcceptance(ev, rnd()); err == nil && d.Event.Subject == subject {
 			checkDraft(t, made{d, ""}, subject)
 		}
+		ev.Error = pec.ErrorVirus
+		for _, render := range []func() (Draft, error){
+			func() (Draft, error) { return i.NonAcceptance(ev, rnd()) },
+			func() (Draft, error) { return i.Virus(ev, "ricevute@alfa.example", rnd()) },
+			func() (Draft, error) { return i.NonDelivery(ev, rnd()) },
+		} {
+			if d, err := render(); err == nil && d.Event.Subject == subject {
+				checkDraft(t, made{d, ""}, subject)
+			}
+		}
+		ev.Error = pec.ErrorOther
 		raw := "Subject: x\r\nMessage-ID: <x@y>\r\n\r\n" + strings.NewReplacer("\r", "", "\n", "\r\n", "\x00", "").Replace(body)
 		fact := facts(t, raw)
 		if d, err := i.Anomaly(ev, read(t, raw), fact, rnd()); err == nil && d.Event.Subject == subject {

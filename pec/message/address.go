@@ -22,6 +22,10 @@ func (h *Header) Addresses(name string) ([]pec.Address, error) {
 		if value == "" {
 			continue
 		}
+		if a, ok := plainAddress(value); ok {
+			list = append(list, a)
+			continue
+		}
 		found, err := addresses.ParseList(toUTF8(value))
 		if err != nil {
 			return nil, fmt.Errorf("%w: field %s: %.200s", ErrMalformed, name, err)
@@ -31,6 +35,27 @@ func (h *Header) Addresses(name string) ([]pec.Address, error) {
 		}
 	}
 	return list, nil
+}
+
+// plainAddress reads the form that nearly all values with one address have,
+// quickly: an addr-spec of two dot-atoms, or that in angle brackets behind a
+// quoted name.
+func plainAddress(value string) (pec.Address, bool) {
+	if n := plainQuoted(value); n > 0 {
+		inner, open := strings.CutPrefix(value[n:], " <")
+		inner, closed := strings.CutSuffix(inner, ">")
+		if !open || !closed {
+			return "", false
+		}
+		value = inner
+	}
+	local, domain, _ := strings.Cut(value, "@")
+	return pec.Address(value), isDotAtom(local) && isDotAtom(domain)
+}
+
+// isDotAtom reports whether s is a dot-atom of letters, digits and a few signs.
+func isDotAtom(s string) bool {
+	return s != "" && plainToken(s) == len(s) && s[0] != '.' && s[len(s)-1] != '.' && !strings.Contains(s, "..")
 }
 
 // addresses reads display names only to get past them.

@@ -13,8 +13,14 @@ type Field struct{ Raw []byte }
 func (f Field) Name() string { return string(f.name()) }
 
 func (f Field) name() []byte {
-	before, _, _ := bytes.Cut(f.Raw, []byte(":"))
-	return bytes.TrimRight(before, " \t")
+	end := bytes.IndexByte(f.Raw, ':')
+	if end < 0 {
+		end = len(f.Raw)
+	}
+	for end > 0 && isBlank(f.Raw[end-1]) {
+		end--
+	}
+	return f.Raw[:end]
 }
 
 // Value returns the bytes after the colon, with folds and line end. The caller
@@ -27,9 +33,13 @@ func (f Field) Value() []byte {
 // Unfolded returns the value without line ends and without white space around
 // it. White space inside, that after a fold too, is kept; RFC 5322, 2.2.3.
 func (f Field) Unfolded() string {
-	v := bytes.ReplaceAll(f.Value(), []byte("\r\n"), nil)
+	v := bytes.Trim(f.Value(), " \t\r\n")
+	if bytes.IndexByte(v, '\n') < 0 { // most fields are one line
+		return string(v)
+	}
+	v = bytes.ReplaceAll(v, []byte("\r\n"), nil)
 	v = bytes.ReplaceAll(v, []byte("\n"), nil)
-	return string(bytes.Trim(v, " \t\r"))
+	return string(v)
 }
 
 // A Header is the fields of a message in their order. Names are compared without
@@ -46,7 +56,9 @@ func (h *Header) named(name string, f func(Field) bool) {
 }
 
 func is(written []byte, name string) bool {
-	return len(written) == len(name) && strings.EqualFold(string(written), name)
+	// Few names have the length and the first letter of another.
+	return len(written) == len(name) && (name == "" || written[0]|0x20 == name[0]|0x20) &&
+		strings.EqualFold(string(written), name)
 }
 
 // Count returns the number of fields of that name.

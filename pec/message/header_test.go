@@ -2,6 +2,7 @@ package message
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -191,11 +192,22 @@ func TestHostileValues(t *testing.T) {
 }
 
 func FuzzMediaType(f *testing.F) {
-	for _, s := range []string{"text/plain; name*0*=utf-8''a%20; name*1=b", "multipart/mixed; boundary=\"a\\\"b\";", "a/b; c=d (e); f", "text/plain; x*1=a; x*=b"} {
+	for _, s := range []string{"text/plain; name*0*=utf-8''a%20; name*1=b", "multipart/mixed; boundary=\"a\\\"b\";", "a/b; c=d (e); f", "text/plain; x*1=a; x*=b",
+		"A/B; C=d;\te=\"f; g\"", "a/b; c=d; C=e", "a/b; c=\"\"", "a/b;", "a/b c", "a; b=c d", "a/b; c=\"*\"", "a/b; c=\"d", "/b", "a/", "inline; Filename=\"a b\"", "x; filename=a; b=c"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, v string) {
 		h := Header{[]Field{{[]byte("Content-Type: " + v + "\r\n")}}}
+		if quick, plain, ok := parsePlain(v); ok {
+			if slow, any := parseAny(v); quick != slow || !maps.Equal(plain, any) {
+				t.Errorf("%q is read quickly as %q %q, else as %q %q", v, quick, plain, slow, any)
+			}
+		}
+		if name, ok := plainFileName(v); ok {
+			if _, any := parseAny(v); any["filename"] != name {
+				t.Errorf("%q: the file name is %q quickly, else %q", v, name, any["filename"])
+			}
+		}
 		mediaType, params, _ := h.MediaType()
 		if !strings.Contains(mediaType, "/") || params == nil {
 			t.Errorf("%q: %q %v", v, mediaType, params)
@@ -214,8 +226,17 @@ func FuzzMediaType(f *testing.F) {
 
 func FuzzAddresses(f *testing.F) {
 	f.Add("\"a b\"@x.example, Nicol\xf2 <n@x>, g: a@b;")
+	f.Add("\"Per conto di: a@b.example\" <c-d.e+f_g@h.example>")
+	f.Add("\"a\" <b.@c>")
+	f.Add("\"a\" <b@c..d>")
+	f.Add(".a@b")
 	f.Add("=?x?Q?a?= <\"\\\"\"@[1.2.3.4]>")
 	f.Fuzz(func(t *testing.T, v string) {
+		if quick, ok := plainAddress(v); ok {
+			if slow, err := addresses.ParseList(v); err != nil || len(slow) != 1 || addrSpec(slow[0]) != quick {
+				t.Errorf("%q is read quickly as %q, else as %q, %v", v, quick, slow, err)
+			}
+		}
 		h := Header{[]Field{{[]byte("To: " + v + "\r\n")}}}
 		list, err := h.Addresses("To")
 		if err != nil {

@@ -20,7 +20,10 @@ const maxMedia = 64 << 10
 // (the first counts). A value without type and subtype is ErrMalformed, and
 // text/plain (RFC 2045, 5.2).
 func (h *Header) MediaType() (mediaType string, params map[string]string, err error) {
-	v := h.Get("Content-Type")
+	return mediaTypeOf(h.Get("Content-Type"))
+}
+
+func mediaTypeOf(v string) (mediaType string, params map[string]string, err error) {
 	if v == "" {
 		return "text/plain", map[string]string{}, nil
 	}
@@ -34,6 +37,16 @@ func (h *Header) MediaType() (mediaType string, params map[string]string, err er
 
 // parseMedia reads a value with parameters; RFC 2045, 5.1 and RFC 2183.
 func parseMedia(v string) (string, map[string]string) {
+	if len(v) <= maxMedia {
+		if t, params, ok := parsePlain(v); ok {
+			return t, params
+		}
+	}
+	return parseAny(v)
+}
+
+// parseAny is parseMedia for all values.
+func parseAny(v string) (string, map[string]string) {
 	if len(v) > maxMedia {
 		v, _, _ = strings.Cut(v[:maxMedia], ";")
 	}
@@ -43,6 +56,105 @@ func parseMedia(v string) (string, map[string]string) {
 		t, params = parseLoose(v)
 	}
 	return t, params
+}
+
+// parsePlain reads a value of the form that nearly all have, quickly and as
+// parseAny does: type/subtype; name=token; name="text". It is not ok if v is of
+// another form.
+func parsePlain(v string) (t string, params map[string]string, ok bool) {
+	n := plainToken(v)
+	if n > 0 && n < len(v) && v[n] == '/' {
+		minor := plainToken(v[n+1:])
+		if minor == 0 {
+			return "", nil, false
+		}
+		n += 1 + minor
+	}
+	if n == 0 {
+		return "", nil, false
+	}
+	t, params = strings.ToLower(v[:n]), map[string]string{}
+	for v = v[n:]; v != ""; {
+		name, value, rest, ok := plainParam(v)
+		if !ok {
+			return "", nil, false
+		}
+		name = strings.ToLower(name)
+		if _, twice := params[name]; twice {
+			return "", nil, false
+		}
+		params[name], v = value, rest
+	}
+	return t, params, true
+}
+
+// plainParam reads one parameter off v, from its semicolon on.
+func plainParam(v string) (name, value, rest string, ok bool) {
+	if v[0] != ';' {
+		return "", "", "", false
+	}
+	i := 1
+	for i < len(v) && isBlank(v[i]) {
+		i++
+	}
+	v = v[i:]
+	n := plainToken(v)
+	if n == 0 || n == len(v) || v[n] != '=' {
+		return "", "", "", false
+	}
+	name, v = v[:n], v[n+1:]
+	if n = plainToken(v); n == 0 {
+		if n = plainQuoted(v); n == 0 {
+			return "", "", "", false
+		}
+		value = v[1 : n-1]
+	} else {
+		value = v[:n]
+	}
+	rest = v[n:]
+	return name, value, rest, rest == "" || rest[0] == ';'
+}
+
+// plainFileName reads the one parameter filename of a Content-Disposition, which
+// has nothing else.
+func plainFileName(v string) (string, bool) {
+	n := plainToken(v)
+	if n == 0 || n == len(v) || len(v) > maxMedia {
+		return "", false
+	}
+	name, value, rest, ok := plainParam(v[n:])
+	return value, ok && rest == "" && strings.EqualFold(name, "filename")
+}
+
+// plainToken returns the length of the token that v begins with. One with an
+// octet that RFC 2231 gives a sense ends there.
+func plainToken(v string) int {
+	for i := range len(v) {
+		switch c := v[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '.', c == '_', c == '+':
+		default:
+			return i
+		}
+	}
+	return len(v)
+}
+
+// plainQuoted returns the length of the quoted string that v begins with, with its
+// quotes; 0 if it is empty, has no end, or has more in it than ASCII that stands
+// for itself.
+func plainQuoted(v string) int {
+	if v == "" || v[0] != '"' {
+		return 0
+	}
+	for i := 1; i < len(v); i++ {
+		switch c := v[i]; {
+		case c == '"' && i > 1:
+			return i + 1
+		case c < ' ' || c > '~' || c == '\\' || c == '"' || c == '*':
+			return 0
+		}
+	}
+	return 0
 }
 
 // parseLoose reads what mime.ParseMediaType refuses.

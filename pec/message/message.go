@@ -52,7 +52,11 @@ func ReadRange(src Source, r Range) (*Message, error) {
 	if r.Off < 0 || r.Len < 0 || r.Off > src.Size()-r.Len {
 		return nil, fmt.Errorf("%w: a range outside of its source", ErrMalformed)
 	}
-	return readEntity(newWindow(src, r, smallWindow), r.Off, maxHeader, nil)
+	m, err := readEntity(newWindow(src, r, smallWindow), r.Off, maxHeader, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &m, nil
 }
 
 // Range returns m from the header to the end of the body.
@@ -62,14 +66,14 @@ func (m *Message) Range() Range {
 
 // readEntity reads the entity from pos to the end of w. Its header ends at the
 // latest before a line for which stop is true.
-func readEntity(w *window, pos int64, limit int, stop func(line []byte) bool) (*Message, error) {
+func readEntity(w *window, pos int64, limit int, stop func(line []byte) bool) (Message, error) {
 	h, end, err := readHeader(w, pos, limit, stop)
 	if err != nil {
-		return nil, err
+		return Message{}, err
 	}
 	b, err := w.from(end, 2)
 	if err != nil {
-		return nil, err
+		return Message{}, err
 	}
 	body := end
 	switch {
@@ -78,7 +82,7 @@ func readEntity(w *window, pos int64, limit int, stop func(line []byte) bool) (*
 	case bytes.HasPrefix(b, []byte("\r\n")):
 		body += 2
 	}
-	return &Message{
+	return Message{
 		Source:      w.src,
 		Header:      h,
 		HeaderRange: Range{pos, end - pos},
@@ -89,7 +93,8 @@ func readEntity(w *window, pos int64, limit int, stop func(line []byte) bool) (*
 // readHeader reads the fields at pos and returns where they end.
 func readHeader(w *window, pos int64, limit int, stop func(line []byte) bool) (Header, int64, error) {
 	var raw []byte
-	var starts []int
+	var few [16]int
+	starts := few[:0]
 	for pos < w.end {
 		b, err := w.from(pos, lookAhead)
 		if err != nil {
@@ -103,6 +108,9 @@ func readHeader(w *window, pos int64, limit int, stop func(line []byte) bool) (H
 			if len(starts) == maxFields {
 				return Header{}, 0, fmt.Errorf("%w: more than %d header fields", ErrLimit, maxFields)
 			}
+			if raw == nil {
+				raw = make([]byte, 0, headerSize(b))
+			}
 			starts = append(starts, len(raw))
 		}
 		if raw, pos, err = appendLine(raw, w, pos, limit); err != nil {
@@ -110,6 +118,16 @@ func readHeader(w *window, pos int64, limit int, stop func(line []byte) bool) (H
 		}
 	}
 	return Header{cutFields(raw, starts)}, pos, nil
+}
+
+// headerSize returns about how many octets the header has that b begins with; 0
+// if its end is not near.
+func headerSize(b []byte) int {
+	b = b[:min(len(b), lookAhead)]
+	if i := bytes.Index(b, []byte("\n\r\n")); i >= 0 {
+		return i + 1
+	}
+	return bytes.Index(b, []byte("\n\n")) + 1
 }
 
 // firstLine returns the first line of b without its LF, cut off at lookAhead,
@@ -167,11 +185,15 @@ func nameLen(line []byte) int {
 	for n < len(line) && line[n] > ' ' && line[n] < 0x7f && line[n] != ':' {
 		n++
 	}
-	rest := bytes.TrimLeft(line[n:], " \t")
-	if len(rest) == 0 || rest[0] != ':' {
-		return 0
+	for i := n; i < len(line); i++ {
+		if !isBlank(line[i]) {
+			if line[i] == ':' {
+				return n
+			}
+			break
+		}
 	}
-	return n
+	return 0
 }
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }

@@ -32,12 +32,13 @@ type Part struct {
 // 1,000 parts, 32 levels or 4 MiB of part headers are ErrLimit; other errors
 // come from the source.
 func (m *Message) Structure() (*Part, error) {
-	root := newPart(m, "text/plain")
-	k := walker{active: map[string]int{}}
+	root := newPart(*m, "text/plain")
+	k := walker{open: make([]level, 0, 8)}
+	k.stop = k.isDelimiter
 	if err := k.push(root); err != nil {
 		return nil, err
 	}
-	if len(k.active) == 0 {
+	if k.active == 0 {
 		return root, nil
 	}
 	k.w = newWindow(m.Source, m.Body, largeWindow)
@@ -49,11 +50,12 @@ func (m *Message) Structure() (*Part, error) {
 
 // newPart returns the part that m is. A part without a Content-Type is of type
 // missing.
-func newPart(m *Message, missing string) *Part {
-	p := &Part{Message: *m}
+func newPart(m Message, missing string) *Part {
+	p := &Part{Message: m}
+	v := m.Header.Get("Content-Type")
 	// The error is answered by the default that comes with it.
-	p.MediaType, p.Params, _ = m.Header.MediaType()
-	if m.Header.Get("Content-Type") == "" {
+	p.MediaType, p.Params, _ = mediaTypeOf(v)
+	if v == "" {
 		p.MediaType = missing
 	}
 	return p
@@ -62,14 +64,15 @@ func newPart(m *Message, missing string) *Part {
 // A walker goes through a body once and builds the tree.
 type walker struct {
 	w       *window
-	open    []level        // from the root to the part that is being read
-	active  map[string]int // boundaries that may still come, to their level
-	longest int            // the longest boundary ever active
+	open    []level // from the root to the part that is being read
+	active  int     // of them, those whose boundary may still come
+	longest int     // the longest boundary ever active
 	parts   int
-	headers int // octets
+	headers int                    // octets
+	stop    func(line []byte) bool // isDelimiter
 }
 
-// A level is an open part; boundary is empty if it has no children.
+// A level is an open part; boundary is empty if none can come any more.
 type level struct {
 	part     *Part
 	boundary string
@@ -83,7 +86,7 @@ type delimiter struct {
 }
 
 func (k *walker) walk(pos int64) error {
-	for len(k.active) > 0 {
+	for k.active > 0 {
 		d, found, err := k.find(pos)
 		if err != nil {
 			return err
@@ -109,10 +112,10 @@ func (k *walker) enter(d delimiter) (int64, error) {
 	k.leave(d.level, end)
 	parent := &k.open[d.level]
 	if d.closing {
-		delete(k.active, parent.boundary)
+		k.forget(parent)
 		return d.after, nil
 	}
-	m, err := readEntity(k.w, d.after, min(maxHeader, maxHeaders-k.headers), k.isDelimiter)
+	m, err := readEntity(k.w, d.after, min(maxHeader, maxHeaders-k.headers), k.stop)
 	if err != nil {
 		return 0, err
 	}
@@ -138,9 +141,9 @@ func (k *walker) push(p *Part) error {
 	if strings.HasPrefix(p.MediaType, "multipart/") {
 		b := strings.TrimRight(p.Params["boundary"], " \t")
 		// One that is active already belongs to the outer multipart.
-		if _, taken := k.active[b]; !taken && b != "" && len(b) <= maxBoundary {
+		if _, taken := k.levelOf([]byte(b)); !taken && b != "" && len(b) <= maxBoundary {
 			l.boundary = b
-			k.active[b] = len(k.open)
+			k.active++
 			k.longest = max(k.longest, len(b))
 		}
 	}
@@ -148,12 +151,29 @@ func (k *walker) push(p *Part) error {
 	return nil
 }
 
+// levelOf returns the level whose boundary is b.
+func (k *walker) levelOf(b []byte) (int, bool) {
+	for i := range k.open {
+		if len(b) > 0 && k.open[i].boundary == string(b) {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// forget says that the boundary of l cannot come any more.
+func (k *walker) forget(l *level) {
+	if l.boundary != "" {
+		l.boundary = ""
+		k.active--
+	}
+}
+
 // leave closes the parts below a level; end is where their content ends.
 func (k *walker) leave(to int, end int64) {
-	for _, l := range k.open[to+1:] {
-		if l.boundary != "" {
-			delete(k.active, l.boundary)
-		}
+	for i := to + 1; i < len(k.open); i++ {
+		l := &k.open[i]
+		k.forget(l)
 		l.part.cut(end)
 	}
 	k.open = k.open[:to+1]
@@ -175,10 +195,13 @@ func (p *Part) cut(end int64) {
 // lineEndBefore returns where the line end before pos begins. It belongs to the
 // delimiter at pos; RFC 2046, 5.1.1.
 func (k *walker) lineEndBefore(pos int64) (int64, error) {
-	first := k.open[0].part.Body.Off
-	b := make([]byte, min(2, pos-first))
-	if err := readFull(k.w.src, b, pos-int64(len(b))); err != nil {
-		return 0, err
+	n := min(2, pos-k.open[0].part.Body.Off)
+	b, near := k.w.before(pos, n)
+	if !near {
+		b = make([]byte, n)
+		if err := readFull(k.w.src, b, pos-n); err != nil {
+			return 0, err
+		}
 	}
 	switch {
 	case bytes.HasSuffix(b, []byte("\r\n")):
@@ -199,9 +222,9 @@ func (k *walker) find(pos int64) (delimiter, bool, error) {
 		if err != nil {
 			return delimiter{}, false, err
 		}
-		i := bytes.Index(b, []byte("\n--"))
+		i := lineOfDashes(b)
 		if i >= 0 {
-			pos += int64(i) + 1
+			pos += int64(i)
 			if d, found, err := k.at(pos); found || err != nil {
 				return d, found, err
 			}
@@ -245,11 +268,26 @@ func (k *walker) match(line []byte) (level int, closing, found bool) {
 	if len(b) > k.longest+2 {
 		return 0, false, false
 	}
-	level, found = k.active[string(b)]
+	level, found = k.levelOf(b)
 	if b, dashes = bytes.CutSuffix(b, []byte("--")); dashes {
-		if outer, ok := k.active[string(b)]; ok && (!found || outer < level) {
+		if outer, ok := k.levelOf(b); ok && (!found || outer < level) {
 			return outer, true, true
 		}
 	}
 	return level, false, found
+}
+
+// lineOfDashes returns where the first line in b that begins with "--" begins,
+// or -1; b[0] begins none. Most bodies have no two dashes at all, and to look for
+// them is faster than to look at each line.
+func lineOfDashes(b []byte) int {
+	i := bytes.Index(b, []byte("--"))
+	if i < 0 || i > 0 && b[i-1] == '\n' {
+		return i
+	}
+	next := bytes.Index(b[i:], []byte("\n--"))
+	if next < 0 {
+		return -1
+	}
+	return i + next + 1
 }

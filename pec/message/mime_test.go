@@ -110,6 +110,7 @@ func structure(t testing.TB, in []byte) *Part {
 	if err != nil {
 		t.Fatal(err)
 	}
+	checkThroughWindow(t, in, p, err)
 	if p.Range() != (Range{0, int64(len(in))}) || p.Body != m.Body {
 		t.Errorf("root %+v of %d octets", p.Range(), len(in))
 	}
@@ -273,6 +274,7 @@ func FuzzStructure(f *testing.F) {
 			return
 		}
 		p, err := m.Structure()
+		checkThroughWindow(t, in, p, err)
 		if err != nil {
 			if !errors.Is(err, ErrLimit) {
 				t.Fatal(err)
@@ -297,6 +299,25 @@ func FuzzStructure(f *testing.F) {
 			return true
 		})
 	})
+}
+
+// checkThroughWindow makes sure that in is read alike where it is not in memory.
+func checkThroughWindow(t testing.TB, in []byte, want *Part, wantErr error) {
+	t.Helper()
+	var got *Part
+	m, err := Read(&countingSource{Bytes: in})
+	if err == nil {
+		got, err = m.Structure()
+	}
+	if fmt.Sprint(err) != fmt.Sprint(wantErr) {
+		t.Fatalf("error %v through a window, %v in memory", err, wantErr)
+	}
+	if err != nil {
+		return
+	}
+	if a, b := outline(t, got), outline(t, want); a != b {
+		t.Errorf("%s\nthrough a window,\n%s\nin memory", a, b)
+	}
 }
 
 // delimiters counts the lines that begin a part of p, the simple way.

@@ -11,6 +11,9 @@ import (
 // what the sender wrote and safe for nothing but comparing and showing.
 func (p *Part) FileName() string {
 	if v := p.Header.Get("Content-Disposition"); v != "" {
+		if name, ok := plainFileName(v); ok {
+			return readable(name)
+		}
 		if _, params := parseMedia(v); params["filename"] != "" {
 			return readable(params["filename"])
 		}

@@ -18,6 +18,9 @@ import (
 func (h *Header) Text(name string) string { return readable(h.Get(name)) }
 
 func readable(value string) string {
+	if isPlain(value) {
+		return strings.Trim(value, " ")
+	}
 	s := toUTF8(value)
 	// The decoder fails only with a charset reader that fails.
 	if decoded, err := words.DecodeHeader(s); err == nil {
@@ -31,6 +34,16 @@ func readable(value string) string {
 		return r
 	}, s)
 	return strings.Trim(s, " ")
+}
+
+// isPlain reports whether there is nothing to be decoded in value.
+func isPlain(value string) bool {
+	for i := range len(value) {
+		if c := value[i]; c < ' ' || c > '~' || c == '?' && i > 0 && value[i-1] == '=' {
+			return false
+		}
+	}
+	return true
 }
 
 // words decodes encoded words of any charset.

@@ -14,7 +14,8 @@ const (
 	largeWindow = 64 << 10 // for a body
 )
 
-// A window is a run of buffered bytes that moves forward over a Source.
+// A window is a run of buffered bytes that moves forward over a Source. What is
+// in memory it does not copy: its window is all that is still to be read.
 type window struct {
 	src Source
 	end int64 // bytes from here on are not read
@@ -23,7 +24,11 @@ type window struct {
 }
 
 func newWindow(src Source, r Range, size int) *window {
-	return &window{src: src, end: r.End(), off: r.Off, buf: make([]byte, 0, min(int64(size), r.Len))}
+	w := &window{src: src, end: r.End(), off: r.Off}
+	if _, ok := src.(Bytes); !ok {
+		w.buf = make([]byte, 0, min(int64(size), r.Len))
+	}
+	return w
 }
 
 // from returns the bytes at pos and after it: want of them (at most lookAhead),
@@ -40,8 +45,21 @@ func (w *window) from(pos int64, want int) ([]byte, error) {
 	return w.buf, nil
 }
 
+// before returns the n bytes before pos, if they are at hand.
+func (w *window) before(pos, n int64) ([]byte, bool) {
+	at := pos - w.off
+	if at < n || at > int64(len(w.buf)) {
+		return nil, false
+	}
+	return w.buf[at-n : at], true
+}
+
 // move lets the window start at pos and fills it, keeping what it has already.
 func (w *window) move(pos int64) error {
+	if b, ok := w.src.(Bytes); ok && pos >= 0 && w.end <= b.Size() {
+		w.off, w.buf = pos, b[pos:w.end:w.end]
+		return nil
+	}
 	kept := 0
 	if at := pos - w.off; at >= 0 && at < int64(len(w.buf)) {
 		kept = copy(w.buf, w.buf[at:])
