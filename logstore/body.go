@@ -141,6 +141,22 @@ func (b *body) Size() int64 {
 	return b.size
 }
 
+// Path returns the file that holds all of the body; ok is false while it is small
+// enough for memory. The name is good until Commit or Close, so whoever needs the
+// file longer links it at once.
+func (b *body) Path() (path string, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.seal(); err != nil || b.closed || b.file == nil {
+		return "", false
+	}
+	path = b.store.bodyPath(b.id)
+	if !b.renamed {
+		path += tempSuffix
+	}
+	return path, true
+}
+
 // ReadAt implements io.ReaderAt.
 func (b *body) ReadAt(p []byte, off int64) (int, error) {
 	b.mu.Lock()

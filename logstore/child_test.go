@@ -31,16 +31,17 @@ func TestChild(t *testing.T) {
 	}
 }
 
-func childCommand(name, dir, arg string) *exec.Cmd {
+func childCommand(t *testing.T, name, dir, arg string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestChild$", "-test.count=1")
-	cmd.Env = append(os.Environ(), childName+"="+name, childDir+"="+dir, childArg+"="+arg)
+	// A child that is killed leaves its temporary folders: within those of the test.
+	cmd.Env = append(os.Environ(), childName+"="+name, childDir+"="+dir, childArg+"="+arg, "TMPDIR="+t.TempDir())
 	return cmd
 }
 
 // runChild runs a child that must succeed.
 func runChild(t *testing.T, name, dir, arg string) {
 	t.Helper()
-	if out, err := childCommand(name, dir, arg).CombinedOutput(); err != nil {
+	if out, err := childCommand(t, name, dir, arg).CombinedOutput(); err != nil {
 		t.Fatalf("child %s %s: %v\n%s", name, arg, err, out)
 	}
 }
@@ -48,7 +49,7 @@ func runChild(t *testing.T, name, dir, arg string) {
 // runKilledChild runs a child that must kill itself.
 func runKilledChild(t *testing.T, name, dir, arg string) {
 	t.Helper()
-	out, err := childCommand(name, dir, arg).CombinedOutput()
+	out, err := childCommand(t, name, dir, arg).CombinedOutput()
 	var status syscall.WaitStatus
 	if exit, ok := err.(*exec.ExitError); ok {
 		status = exit.Sys().(syscall.WaitStatus)

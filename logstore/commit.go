@@ -17,8 +17,8 @@ func (s *SQLite) Commit(ctx context.Context, tx Tx) ([]bool, error) {
 		return nil, err
 	}
 
-	// 1. Prepare: flatten the contents, spool what is not in a body of ours. A
-	// crash leaves temporary files; recover removes them.
+	// 1. Prepare: flatten the contents, spool what is not in a body of ours, copy
+	// what is infected. A crash leaves temporary files; recover removes them.
 	j := newCommitJob(s, tx)
 	defer j.release()
 	if err := j.prepare(); err != nil {
@@ -26,8 +26,12 @@ func (s *SQLite) Commit(ctx context.Context, tx Tx) ([]bool, error) {
 	}
 	s.at(StepPrepared)
 
-	// 2. Sync the bytes of the bodies. A crash leaves the same.
+	// 2. Sync the bytes of the bodies and of what is infected. A crash leaves the
+	// same.
 	if err := j.syncBodies(); err != nil {
+		return nil, err
+	}
+	if err := j.syncKept(); err != nil {
 		return nil, err
 	}
 	s.at(StepSynced)
@@ -38,10 +42,16 @@ func (s *SQLite) Commit(ctx context.Context, tx Tx) ([]bool, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := j.nameKept(); err != nil {
+		return nil, err
+	}
 	s.at(StepNamed)
 
 	// 4. Sync the names, before any row points to them. A crash leaves the same.
 	if err := j.syncNames(renamed); err != nil {
+		return nil, err
+	}
+	if err := j.syncKeptNames(); err != nil {
 		return nil, err
 	}
 	s.at(StepNameSynced)
@@ -89,6 +99,9 @@ func (a Act) check(at time.Time) error {
 			return err
 		}
 	}
+	if err := a.Keep.check(at); err != nil {
+		return err
+	}
 	if a.Answer == nil {
 		return nil
 	}
@@ -103,7 +116,9 @@ func (a Act) check(at time.Time) error {
 type commitJob struct {
 	store   *SQLite
 	tx      Tx
-	letters []letter // by act
+	letters []letter    // by act
+	kept    []*keptFile // by act; nil where it keeps nothing
+	keeps   bool        // one of kept has got its name
 	rows    map[int64]row
 	used    []int64 // bodies to which rows point in this attempt
 	pinned  []int64
@@ -125,7 +140,7 @@ type row struct {
 func newCommitJob(s *SQLite, tx Tx) *commitJob {
 	return &commitJob{
 		store: s, tx: tx,
-		letters: make([]letter, len(tx.Acts)), rows: map[int64]row{},
+		letters: make([]letter, len(tx.Acts)), kept: make([]*keptFile, len(tx.Acts)), rows: map[int64]row{},
 		spool: &spool{store: s, copies: map[copyKey]*body{}},
 		done:  make([]bool, len(tx.Acts)), outcome: make(chan error, 1),
 	}
@@ -133,6 +148,12 @@ func newCommitJob(s *SQLite, tx Tx) *commitJob {
 
 func (j *commitJob) prepare() error {
 	for i, a := range j.tx.Acts {
+		if a.Keep != nil {
+			var err error
+			if j.kept[i], err = j.store.newKeptFile(a.Keep.Content); err != nil {
+				return fmt.Errorf("logstore: act %d: %w", i, err)
+			}
+		}
 		if a.Send == nil {
 			continue
 		}
@@ -166,6 +187,11 @@ func (j *commitJob) release() {
 	errs := []error{j.spool.close()}
 	for _, id := range j.pinned {
 		errs = append(errs, j.store.unpin(id))
+	}
+	for _, k := range j.kept {
+		if k != nil {
+			errs = append(errs, k.close())
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		j.store.log.Warn("letting go of bodies", "error", err)
@@ -223,16 +249,17 @@ func (j *commitJob) step(p phase) Step {
 // apply writes the rows of all acts whose keys are new and whose notices are due.
 func (j *commitJob) apply(ctx context.Context, t *transaction) error {
 	j.used, j.sent = nil, false
-	for i, a := range j.tx.Acts {
+	for i := range j.tx.Acts {
 		var err error
-		if j.done[i], err = j.act(ctx, t, a, j.letters[i]); err != nil {
+		if j.done[i], err = j.act(ctx, t, i); err != nil {
 			return fmt.Errorf("act %d: %w", i, err)
 		}
 	}
 	return nil
 }
 
-func (j *commitJob) act(ctx context.Context, t *transaction, a Act, l letter) (bool, error) {
+func (j *commitJob) act(ctx context.Context, t *transaction, i int) (bool, error) {
+	a, l, kept := j.tx.Acts[i], j.letters[i], j.kept[i]
 	known, err := t.anyIssued(ctx, a.Keys)
 	if err != nil || known {
 		return false, err
@@ -243,12 +270,12 @@ func (j *commitJob) act(ctx context.Context, t *transaction, a Act, l letter) (b
 		}
 	}
 	entry := a.Entry
-	entry.At = j.tx.At
-	seq, err := t.register(ctx, entry)
-	if err != nil {
-		return false, err
+	entry.At, entry.Kept = j.tx.At, ""
+	if kept != nil {
+		entry.Kept = kept.sum()
 	}
-	if err = t.issue(ctx, a.Keys, seq); err != nil {
+	seq, err := t.register(ctx, newRecord(entry, a.Keys))
+	if err != nil {
 		return false, err
 	}
 	if err = t.await(ctx, entry.Identifier, j.tx.At, a.Await); err != nil {
@@ -258,6 +285,9 @@ func (j *commitJob) act(ctx context.Context, t *transaction, a Act, l letter) (b
 		return false, err
 	}
 	if err = t.setPolicy(ctx, a.Policy); err != nil {
+		return false, err
+	}
+	if err = t.keep(ctx, kept, a.Keep, entry, seq); err != nil {
 		return false, err
 	}
 	if a.Send == nil {
@@ -291,6 +321,16 @@ func (j *commitJob) storeBodies(ctx context.Context, t *transaction, l letter) e
 	return nil
 }
 
+// settleKept keeps the files of infected messages to which rows point, or may
+// point; then the next start finds out.
+func (j *commitJob) settleKept(err error) {
+	for i, k := range j.kept {
+		if k != nil {
+			k.stored = j.done[i] || err != nil
+		}
+	}
+}
+
 // settle implements job. It is step 8 of Commit: the courier is woken, then the
 // caller hears.
 func (j *commitJob) settle(err error) {
@@ -301,6 +341,7 @@ func (j *commitJob) settle(err error) {
 				j.store.keep(id) // the sweep finds out later what became of it
 			}
 		}
+		j.settleKept(err)
 	}
 	if err == nil && j.sent {
 		select {

@@ -20,7 +20,7 @@ var ErrUncertain = errors.New("outcome of the commit is not known")
 // cure it.
 func failure(doing string, err error) error {
 	switch {
-	case errors.Is(err, ErrUnavailable) || errors.Is(err, ErrInvalid) || errors.Is(err, ErrSchema):
+	case errors.Is(err, ErrUnavailable) || errors.Is(err, ErrInvalid) || errors.Is(err, ErrSchema) || errors.Is(err, ErrNoEntry):
 		return err
 	case lasting(err):
 		return fmt.Errorf("logstore: %s: %w", doing, err)

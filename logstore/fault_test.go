@@ -37,7 +37,7 @@ func limitFiles(t testing.TB, limit uint64) {
 const noLimit = ^uint64(0)
 
 func TestDiskFull(t *testing.T) {
-	for _, what := range []string{"log", "body", "named body"} {
+	for _, what := range []string{"log", "body", "named body", "infected"} {
 		t.Run(what, func(t *testing.T) {
 			runChild(t, "full", filepath.Join(t.TempDir(), "store"), what)
 		})
@@ -66,6 +66,10 @@ func fullChild(t testing.TB, dir, arg string) {
 	case "body":
 		limit = 400_000 // enough for the log
 		tx, _ = largeAccess(t, p, nil)
+	case "infected":
+		limit = 400_000
+		tx = smallAccess(t, p)
+		tx.Acts[1].Keep = storetest.KeepAct(pec.Event{}, message.Text(make([]byte, 500_000))).Keep
 	case "named body":
 		var body logstore.Body
 		tx, body = largeAccess(t, p, s)
@@ -78,7 +82,7 @@ func fullChild(t testing.TB, dir, arg string) {
 			t.Errorf("Commit on a full disk: %v", err)
 		}
 	}
-	if arg != "body" {
+	if limit == 8<<10 {
 		if err := s.Taken(ctx, out[0].ID, out[0].To); !errors.Is(err, logstore.ErrUnavailable) {
 			t.Errorf("Taken on a full disk: %v", err)
 		}
@@ -88,6 +92,9 @@ func fullChild(t testing.TB, dir, arg string) {
 	}
 	if names := bodyFiles(t, dir); len(names) != files {
 		t.Errorf("failed commits left %v, want %d", names, files)
+	}
+	if names := virusFiles(t, dir); len(names) != 0 {
+		t.Errorf("failed commits left %v in the virus store", names)
 	}
 	fillBody(t, s)
 
@@ -236,7 +243,7 @@ func TestBodiesGone(t *testing.T) {
 
 func TestInUse(t *testing.T) {
 	dir := t.TempDir()
-	cmd := childCommand("hold", dir, "")
+	cmd := childCommand(t, "hold", dir, "")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

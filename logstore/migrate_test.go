@@ -63,6 +63,9 @@ func TestMigrateVersion1(t *testing.T) {
 	s := open(t, logstore.Options{Dir: dir})
 	checkMigratedLedger(t, s, dir)
 	checkMigratedKeys(t, s)
+	if res := mustVerify(t, s, logstore.VerifyOptions{Pages: true}); res.Unnamed != 1 || res.Last != 2 {
+		t.Errorf("Verify: %+v", res)
+	}
 
 	out, err := s.Outgoing(ctx, storetest.At, 10, nil)
 	if err != nil || len(out) != 1 || out[0].ID != 7 || out[0].EnvelopeID != "1@alfa.example" || storetest.Text(t, out[0].Content) != "Subject: Prova" {
@@ -253,5 +256,73 @@ func TestOverduePlan(t *testing.T) {
 		if len(plans) != 1 || plans[0] != want {
 			t.Errorf("warned %t: %q, want %q", warned, plans, want)
 		}
+	}
+}
+
+// A long register of before the chain is chained as it stands: no octet of its
+// records changes. What was purged then has keys that its records do not name.
+func TestMigrateToChain(t *testing.T) {
+	const n = 2300
+	dir, ctx := t.TempDir(), context.Background()
+	makeVersion1(t, dir)
+	err := raw(t, dir, fmt.Sprintf(`WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < %d)
+		INSERT INTO entry SELECT i, %d, 'prova', '1@alfa.example', printf('{"seq":%%d,"at":"2031-07-04T07:05:03Z","type":"prova",'
+		|| '"identifier":"1@alfa.example","msgid":"\u003c%%d@client\u003e","sender":"","recipients":null,"subject":"","sending_provider":""}', i, i) FROM n;
+		INSERT INTO entry_message SELECT seq || '@client', at, seq FROM entry WHERE seq > 1; DELETE FROM outbox_recipient`, n, storetest.At.UnixNano()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := queryRaw[string](t, dir, "SELECT record FROM entry WHERE seq = 2000")
+	var told []int64
+	s := open(t, logstore.Options{Dir: dir, Migrating: func(done, total int64) {
+		told = append(told, done)
+		if total != n {
+			t.Errorf("progress of %d", total)
+		}
+	}})
+	defer closeStore(t, s)
+	if len(told) != 3 || told[2] != n {
+		t.Errorf("progress %v", told)
+	}
+	register(t, s, 5000, 3)
+	var want logstore.Digest
+	err = s.Chain(ctx, 1, func(l logstore.Link) error {
+		if want = want.Next(l.Record); l.Chain != want || l.Seq == 2000 && string(l.Record) != record {
+			return fmt.Errorf("entry %d has chain %v, want %v; record %s", l.Seq, l.Chain, want, l.Record)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	mustVerify(t, s, logstore.VerifyOptions{Pages: true})
+	if mode := queryRaw[int](t, dir, "PRAGMA auto_vacuum"); mode != 2 {
+		t.Errorf("auto_vacuum is %d", mode)
+	}
+	takeAll(t, s)
+	p := purgeOf(t, s, 1200)
+	p.Before = now
+	if gone, err := s.PurgeEntries(ctx, p); gone != 1200 || err != nil {
+		t.Errorf("PurgeEntries: %d, %v", gone, err)
+	}
+	mustVerify(t, s, logstore.VerifyOptions{Pages: true})
+	if left := queryRaw[int](t, dir, "SELECT count(*) FROM issued"); left != 9 {
+		t.Errorf("%d keys are left, want those of now", left)
+	}
+}
+
+// A register of before the chain that has a gap is not chained over it.
+func TestMigrateGap(t *testing.T) {
+	dir := t.TempDir()
+	makeVersion1(t, dir)
+	attack(t, dir, func(a *attacker) {
+		a.exec("UPDATE entry SET seq = 2; UPDATE entry_address SET seq = 2; UPDATE issued SET seq = 2; UPDATE outbox SET seq = 2")
+	})
+	_, err := logstore.Open(context.Background(), logstore.Options{Dir: dir, Rand: strings.NewReader(strings.Repeat("x", 32))})
+	if err == nil || !strings.Contains(err.Error(), "entry 1 is missing") {
+		t.Errorf("Open: %v", err)
+	}
+	if v := queryRaw[int](t, dir, "PRAGMA user_version"); v != 3 {
+		t.Errorf("schema %d, want 3", v)
 	}
 }

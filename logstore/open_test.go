@@ -58,6 +58,7 @@ func TestFileModes(t *testing.T) {
 	defer closeStore(t, s)
 	tx, body := largeAccess(t, storetest.NewProvider(t), s)
 	defer closeBody(t, body)
+	tx.Acts[0].Keep = storetest.KeepAct(pec.Event{}, message.Text([]byte("x"))).Keep
 	mustCommit(t, s, tx)
 	var seen []string
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -81,7 +82,7 @@ func TestFileModes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"pecd.db", "pecd.db-wal", "pecd.db-shm", "lock", "bodies", "1"} {
+	for _, name := range []string{"pecd.db", "pecd.db-wal", "pecd.db-shm", "lock", "bodies", "virus", "1"} {
 		if !slices.Contains(seen, name) {
 			t.Errorf("no %s among %v", name, seen)
 		}
@@ -96,6 +97,8 @@ func TestSchemas(t *testing.T) {
 		{"99", "newer pecd", "newer pecd"},
 		{"0", "migrating to schema 1", "start the daemon once"},
 		{"1", "migrating to schema 2", "start the daemon once"},
+		{"2", "migrating to schema 3", "start the daemon once"},
+		{"3", "migrating to schema 4", "start the daemon once"},
 	} {
 		if err := raw(t, dir, "PRAGMA user_version = "+c.version); err != nil {
 			t.Fatal(err)
@@ -137,6 +140,7 @@ func TestOpenReadOnly(t *testing.T) {
 	s := open(t, logstore.Options{Dir: dir})
 	tx := smallAccess(t, storetest.NewProvider(t))
 	tx.Acts[0].Policy = &logstore.Policy{Subject: "beta.example", Ordinary: "refuse"}
+	tx.Acts[0].Keep = storetest.KeepAct(pec.Event{}, message.Text([]byte("infetto"))).Keep
 	mustCommit(t, s, tx)
 	for _, running := range []bool{true, false} {
 		if !running {
@@ -159,6 +163,12 @@ func TestOpenReadOnly(t *testing.T) {
 		}
 		if p, err := r.Policies(ctx, "beta.example"); err != nil || len(p) != 1 || p[0] != *tx.Acts[0].Policy {
 			t.Errorf("daemon running %t: policies %v, %v", running, p, err)
+		}
+		if list, err := r.Infected(ctx, logstore.InfectedQuery{Identifier: id}); err != nil || len(list) != 1 || list[0].Size != 7 {
+			t.Errorf("daemon running %t: infected %v, %v", running, list, err)
+		}
+		if text, err := readInfected(r, 1); err != nil || text != "infetto" {
+			t.Errorf("daemon running %t: infected message %q, %v", running, text, err)
 		}
 		if err := r.Close(); err != nil {
 			t.Error(err)

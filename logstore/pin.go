@@ -129,7 +129,7 @@ func (t *transaction) removeBody(ctx context.Context, id int64) (bool, error) {
 func (s *SQLite) removeFiles(ids []int64) error {
 	var errs []error
 	for _, id := range ids {
-		errs = append(errs, removeFile(s.bodyPath(id)))
+		errs = append(errs, s.removeStored(s.bodyPath(id)))
 	}
 	return errors.Join(errs...)
 }

@@ -12,7 +12,8 @@ import (
 // A Reader reads a store, also while a daemon has it open. All methods may be
 // called concurrently.
 type Reader struct {
-	db *sql.DB
+	db  *sql.DB
+	dir string
 }
 
 // OpenReadOnly opens the store in dir for reading. Nothing is created, migrated
@@ -25,7 +26,7 @@ func OpenReadOnly(ctx context.Context, dir string) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Reader{db: db}
+	r := &Reader{db: db, dir: dir}
 	if err := r.check(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -80,7 +81,8 @@ func (r *Reader) Stats(ctx context.Context) (Stats, error) {
 		(SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM entry),
 		(SELECT count(*) FROM outbox),
 		(SELECT min(created) FROM outbox),
-		(SELECT count(*) FROM awaited WHERE outcome IS NULL AND expired_at IS NULL)`).Scan(&s.Entries, &s.Outbox, &oldest, &s.Open)
+		(SELECT count(*) FROM awaited WHERE outcome IS NULL AND expired_at IS NULL),
+		(SELECT count(*) FROM infected)`).Scan(&s.Entries, &s.Outbox, &oldest, &s.Open, &s.Infected)
 	if err != nil {
 		return Stats{}, failure("reading figures", err)
 	}

@@ -22,13 +22,17 @@ var ErrSchema = errors.New("store schema does not fit")
 
 // The writer waits for a lock only if a foreign program holds one.
 const (
-	writeOptions = "?mode=rw&_journal_mode=WAL&_synchronous=FULL&_foreign_keys=1&_busy_timeout=5000&_stmt_cache_size=64"
+	writeOptions = "?mode=rw&_auto_vacuum=incremental&_journal_mode=WAL&_synchronous=FULL&_foreign_keys=1&_busy_timeout=5000&_stmt_cache_size=64"
 	readOptions  = "?mode=ro&_query_only=1&_foreign_keys=1&_busy_timeout=5000&_stmt_cache_size=32"
 )
 
 // openDatabase opens the SQLite file of dir; it does not touch it yet.
 func openDatabase(dir, options string, connections int) (*sql.DB, error) {
-	path, err := filepath.Abs(filepath.Join(dir, databaseName))
+	return openDatabaseFile(dir, databaseName, options, connections)
+}
+
+func openDatabaseFile(dir, name, options string, connections int) (*sql.DB, error) {
+	path, err := filepath.Abs(filepath.Join(dir, name))
 	if err != nil {
 		return nil, fmt.Errorf("logstore: %w", err)
 	}
@@ -72,7 +76,7 @@ func schemaFiles() ([]string, error) {
 
 // migrate brings the schema up to date, one transaction per step. A crash
 // leaves a schema between two steps, and the next start goes on from there.
-func migrate(ctx context.Context, c *sql.Conn) error {
+func migrate(ctx context.Context, c *sql.Conn, progress func(done, total int64)) error {
 	names, err := schemaFiles()
 	if err != nil {
 		return err
@@ -85,17 +89,114 @@ func migrate(ctx context.Context, c *sql.Conn) error {
 		return newerSchema(have, len(names))
 	}
 	for i := have; i < len(names); i++ {
-		text, err := migrations.ReadFile(names[i])
-		if err != nil {
-			return fmt.Errorf("logstore: %w", err)
-		}
-		script := fmt.Sprintf("BEGIN IMMEDIATE;\n%s\nPRAGMA user_version = %d;\nCOMMIT;", text, i+1)
-		if _, err := c.ExecContext(ctx, script); err != nil {
+		if err := migrateStep(ctx, c, names[i], i+1, progress); err != nil {
 			_, rollbackErr := c.ExecContext(ctx, "ROLLBACK")
 			return failure(fmt.Sprintf("migrating to schema %d", i+1), errors.Join(err, rollbackErr))
 		}
 	}
 	return nil
+}
+
+// makeReclaimable writes a store of before schema 4 anew, so that space can be given
+// back bit by bit. If that fails, for want of space, the store works as well, and
+// the next start tries again.
+func (s *SQLite) makeReclaimable(ctx context.Context) error {
+	var mode int
+	if err := s.conn.QueryRowContext(ctx, "PRAGMA auto_vacuum").Scan(&mode); err != nil {
+		return failure("reading auto_vacuum", err)
+	}
+	if mode == incremental {
+		return nil
+	}
+	// The connection asks for it already; VACUUM does it.
+	if _, err := s.conn.ExecContext(ctx, "VACUUM"); err != nil {
+		s.log.Warn("the store was not written anew: space in it cannot be given back", "error", err)
+	}
+	return nil
+}
+
+// incremental is SQLite's number of the mode in which free pages are given back
+// when it is told to.
+const incremental = 2
+
+// chainSchema is the schema that makes the register a chain.
+const chainSchema = 4
+
+func migrateStep(ctx context.Context, c *sql.Conn, name string, version int, progress func(done, total int64)) error {
+	text, err := migrations.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	if _, err := c.ExecContext(ctx, "BEGIN IMMEDIATE;\n"+string(text)); err != nil {
+		return err
+	}
+	if version == chainSchema {
+		if err := chainEntries(ctx, c, progress); err != nil {
+			return err
+		}
+	}
+	_, err = c.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d;\nCOMMIT;", version))
+	return err
+}
+
+// chainEntries gives all entries of a store from before the chain theirs, some
+// at a time. It is part of a transaction.
+func chainEntries(ctx context.Context, c *sql.Conn, progress func(done, total int64)) error {
+	var last, seq int64
+	var chain Digest
+	if err := c.QueryRowContext(ctx, "SELECT coalesce(max(seq), 0) FROM entry").Scan(&last); err != nil {
+		return err
+	}
+	for seq < last {
+		lines, err := recordsAfter(ctx, c, seq)
+		if err != nil {
+			return err
+		}
+		for _, l := range lines {
+			if l.seq != seq+1 {
+				return fmt.Errorf("entry %d is missing", seq+1)
+			}
+			seq, chain = l.seq, chain.Next(l.record)
+			if _, err := c.ExecContext(ctx, "UPDATE entry SET chain = ? WHERE seq = ?", chain[:], seq); err != nil {
+				return err
+			}
+		}
+		if progress != nil {
+			progress(seq, last)
+		}
+	}
+	return nil
+}
+
+// A line is the record of an entry without chain.
+type line struct {
+	seq    int64
+	record []byte
+}
+
+func recordsAfter(ctx context.Context, c *sql.Conn, seq int64) ([]line, error) {
+	return scanLines(c.QueryContext(ctx, "SELECT seq, record FROM entry WHERE seq > ? ORDER BY seq LIMIT ?", seq, chainPage))
+}
+
+// recordsUpTo returns the oldest entries.
+func recordsUpTo(ctx context.Context, c *sql.Conn, through int64) ([]line, error) {
+	return scanLines(c.QueryContext(ctx, "SELECT seq, record FROM entry WHERE seq <= ? ORDER BY seq LIMIT ?", through, removeBatch))
+}
+
+func scanLines(rows *sql.Rows, err error) ([]line, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var lines []line
+	for rows.Next() {
+		var l line
+		if err := rows.Scan(&l.seq, &l.record); err != nil {
+			return nil, err
+		}
+		lines = append(lines, l)
+	}
+	return lines, rows.Err()
 }
 
 func schemaVersion(ctx context.Context, c *sql.Conn) (int, error) {

@@ -43,13 +43,16 @@ type Options struct {
 	// where one sync carries it with everything else; larger ones are files. Zero
 	// means 64 KiB.
 	InlineLimit int64
+	// Migrating hears how far the migration of an older store has come, from the
+	// goroutine of Open; nil if nobody wants to know.
+	Migrating func(done, total int64)
 	// Log receives what the operator should know; nil discards it.
 	Log *slog.Logger
 }
 
 // SQLite is the Store on SQLite: a database in WAL mode with synchronous=FULL,
-// and files for large bodies beside it. One goroutine writes, and makes one
-// SQLite transaction of all that wait.
+// and files for large bodies and for infected messages beside it. One goroutine
+// writes, and makes one SQLite transaction of all that wait.
 type SQLite struct {
 	Reader
 	options Options
@@ -59,6 +62,7 @@ type SQLite struct {
 	secret  []byte // set by open
 
 	queue   chan job      // unbuffered: what was received gets its outcome
+	alone   chan job      // unbuffered: jobs that remove entries
 	sweeps  chan struct{} // orphans may have become free
 	closing chan struct{} // closed by Close
 	ended   chan struct{} // closed when run has returned
@@ -69,6 +73,7 @@ type SQLite struct {
 	writer  *sql.DB
 	conn    *sql.Conn // nil after a failure
 	seq     int64     // of the last entry
+	chain   Digest    // of the last entry
 	mark    int64     // of the last transaction
 	unknown bool      // a commit's outcome could not be found out yet
 
@@ -78,18 +83,21 @@ type SQLite struct {
 	patience time.Duration
 
 	nextBody atomic.Int64
+	nextKept atomic.Int64 // the last id of an infected message
 
 	mu      sync.Mutex
 	pins    map[int64]*pin     // bodies that must not go away, by id; guarded by mu
 	orphans map[int64]struct{} // bodies to be removed when no pin is left; guarded by mu
+	holds   int                // backups under way; guarded by mu
+	held    []string           // files to be removed when there is none; guarded by mu
 }
 
 var _ Store = (*SQLite)(nil)
 
 // Open opens the store in o.Dir, and creates or migrates it if need be. It
-// removes what a crash left: temporary files and bodies that no message of the
-// outbox points to. ErrInUse if another process has it, ErrSchema if a newer
-// program wrote it.
+// removes what a crash left: temporary files, bodies that no message of the
+// outbox points to, and infected messages that no transaction put there. ErrInUse
+// if another process has it, ErrSchema if a newer program wrote it.
 func Open(ctx context.Context, o Options) (*SQLite, error) {
 	if o.InlineLimit == 0 {
 		o.InlineLimit = defaultInlineLimit
@@ -99,7 +107,7 @@ func Open(ctx context.Context, o Options) (*SQLite, error) {
 	}
 	s := &SQLite{
 		options: o, log: o.Log,
-		wake: make(chan struct{}, 1), queue: make(chan job), sweeps: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), queue: make(chan job), alone: make(chan job), sweeps: make(chan struct{}, 1),
 		closing: make(chan struct{}), ended: make(chan struct{}),
 		commit: commitSQL, sync: (*os.File).Sync, patience: findOutLimit,
 		pins: map[int64]*pin{}, orphans: map[int64]struct{}{},
@@ -115,8 +123,10 @@ func (s *SQLite) open(ctx context.Context) error {
 	if err := makeDir(s.options.Dir); err != nil {
 		return err
 	}
-	if err := makeDir(s.bodyDir()); err != nil {
-		return err
+	for _, dir := range []string{s.bodyDir(), virusDir(s.options.Dir)} {
+		if err := makeDir(dir); err != nil {
+			return err
+		}
 	}
 	var err error
 	if s.lock, err = lockDir(s.options.Dir, s.options.Now); err != nil {
@@ -131,7 +141,10 @@ func (s *SQLite) open(ctx context.Context) error {
 	if err = s.connect(ctx); err != nil {
 		return err
 	}
-	if err = migrate(ctx, s.conn); err != nil {
+	if err = migrate(ctx, s.conn, s.options.Migrating); err != nil {
+		return err
+	}
+	if err = s.makeReclaimable(ctx); err != nil {
 		return err
 	}
 	if err = s.loadSecret(ctx); err != nil {
@@ -140,6 +153,7 @@ func (s *SQLite) open(ctx context.Context) error {
 	if err = s.recover(ctx); err != nil {
 		return err
 	}
+	s.Reader.dir = s.options.Dir
 	s.Reader.db, err = openDatabase(s.options.Dir, readOptions, readers)
 	return err
 }

@@ -1,12 +1,12 @@
 package logstore
 
-// A Step names a point in the commit, or in the taking of a message by the MTA,
-// where a crash may come. Tests and fault drills stop the process there.
+// A Step names a point in the commit, in the taking of a message by the MTA, or
+// in a purge of the virus store, where a crash may come. Tests and fault drills stop the process there.
 type Step string
 
 // The steps of Commit, in their order.
 const (
-	StepPrepared   Step = "commit-prepared"    // bodies are in temporary files
+	StepPrepared   Step = "commit-prepared"    // bodies and infected messages are in temporary files
 	StepSynced     Step = "commit-synced"      // their bytes are on stable storage
 	StepNamed      Step = "commit-named"       // they have their names
 	StepNameSynced Step = "commit-name-synced" // and the names are on stable storage
@@ -24,7 +24,8 @@ const (
 	StepTakeSettled   Step = "take-settled"   // the files are gone
 )
 
-// Steps returns all steps in their order.
+// Steps returns all steps on the way of a message, in their order; PurgeSteps are
+// the others.
 func Steps() []Step {
 	return []Step{
 		StepPrepared, StepSynced, StepNamed, StepNameSynced, StepBegun, StepWritten, StepCommitted, StepSettled,

@@ -1,7 +1,7 @@
 // Package logstore keeps what the law and the mail must not lose: the register
-// of all events, the outbox of signed messages, and the ledger of awaited
-// answers, each change of them in one transaction. It stores nothing that was
-// not signed here.
+// of all events, the outbox of signed messages, the ledger of awaited answers
+// and the infected messages, each change of them in one transaction. The outbox
+// takes nothing that was not signed here; what is infected never leaves.
 package logstore
 
 import (
@@ -19,9 +19,10 @@ import (
 // unwritable file, a store that is closing. The MTA is to try again.
 var ErrUnavailable = errors.New("store unavailable")
 
-// A Store is the register, the outbox and the ledger. All methods may be called
-// concurrently.
+// A Store is the register, the outbox, the ledger and the virus store. All methods
+// may be called concurrently.
 type Store interface {
+	Evidence
 	// NewBody returns an empty body to spool a message into.
 	NewBody() (Body, error)
 	// Commit makes all acts of tx durable or none. It returns after they are on
@@ -64,6 +65,17 @@ type Store interface {
 	// Search calls f for each register entry that matches q, the oldest first,
 	// until f returns an error, which it returns.
 	Search(ctx context.Context, q Query, f func(Entry) error) error
+	// Infected returns the infected messages that are kept and match q, in the order
+	// of their ids, without their contents.
+	Infected(ctx context.Context, q InfectedQuery) ([]Infected, error)
+	// OpenInfected returns the octets of infected message id, to be closed by the
+	// caller. Whoever reads to the end hears ErrAltered there instead of io.EOF if
+	// they are not those that were kept. ErrNotKept if there is no such message.
+	OpenInfected(ctx context.Context, id int64) (io.ReadCloser, error)
+	// PurgeInfected removes the infected messages whose Until is at or before at,
+	// which is the instant of the EntryPurged that each leaves, and returns how many
+	// it removed, also with an error.
+	PurgeInfected(ctx context.Context, at time.Time) (n int, err error)
 	// Stats returns figures for metrics.
 	Stats(ctx context.Context) (Stats, error)
 	// Close waits for commits under way and closes the store.
@@ -77,6 +89,10 @@ type Body interface {
 	io.Writer
 	message.Source
 	io.Closer
+	// Path returns the file that holds the whole message, so that others can read
+	// it without a copy; ok is false if it is in memory. The name is good until
+	// Commit or Close.
+	Path() (path string, ok bool)
 }
 
 // A Key is what a system message certifies, so that nothing is certified twice:
@@ -117,6 +133,8 @@ type Act struct {
 	Notice *Notice
 	// Policy is set for its subject; nil if nothing is.
 	Policy *Policy
+	// Keep is put into the virus store; nil if nothing is.
+	Keep *Kept
 }
 
 // A Notice says that a timeout notice was issued (RFC 6109, 3.1.6). It is due
@@ -191,6 +209,9 @@ type Entry struct {
 	Digest string `json:"digest,omitempty"`
 	// QueueID is the id under which the MTA handed the message over.
 	QueueID string `json:"queue_id,omitempty"`
+	// Kept is the SHA-256 digest, in hexadecimal, of the message that this event put
+	// into the virus store or took from it. It is given by the store.
+	Kept string `json:"kept,omitempty"`
 }
 
 // An EntryType says what happened. For messages that we issue it is their
@@ -204,6 +225,8 @@ const (
 	EntryRefused   EntryType = "rifiuto"        // a message was refused at SMTP
 	EntryBounce    EntryType = "rimbalzo"       // a delivery status notification arrived and ended here
 	EntryPolicy    EntryType = "configurazione" // a policy was changed
+	EntryVirus     EntryType = "virus"          // an infected ordinary message was refused or dropped
+	EntryPurged    EntryType = "cancellazione"  // the term of an infected message was over
 )
 
 // A Query selects register entries; zero fields match everything.
@@ -244,4 +267,6 @@ type Stats struct {
 	Oldest time.Time
 	// Open is the number of ledger rows that have neither an outcome nor expired.
 	Open int64
+	// Infected is the number of infected messages that are kept.
+	Infected int64
 }

@@ -42,9 +42,10 @@ const (
 
 // A transaction is the SQL transaction under way.
 type transaction struct {
-	conn *sql.Conn
-	seq  int64 // of the last entry in it
-	mark int64 // its own number, which is how it is recognised later
+	conn  *sql.Conn
+	seq   int64  // of the last entry in it
+	chain Digest // of that entry
+	mark  int64  // its own number, which is how it is recognised later
 }
 
 func (t *transaction) exec(ctx context.Context, query string, args ...any) (int64, error) {
@@ -67,14 +68,16 @@ func (t *transaction) apply(ctx context.Context, jobs []job) error {
 
 // submit hands j to the writer. After it returned nil the writer has j and will
 // call settle; after an error it never will.
-func (s *SQLite) submit(ctx context.Context, j job) error {
+func (s *SQLite) submit(ctx context.Context, j job) error { return s.submitTo(ctx, s.queue, j) }
+
+func (s *SQLite) submitTo(ctx context.Context, queue chan<- job, j job) error {
 	select {
 	case <-s.closing:
 		return failure("store is closing", ErrUnavailable)
 	default:
 	}
 	select {
-	case s.queue <- j:
+	case queue <- j:
 		return nil
 	case <-ctx.Done():
 		return failure("waiting for the writer", ctx.Err())
@@ -90,6 +93,8 @@ func (s *SQLite) run() {
 		select {
 		case j := <-s.queue:
 			s.batch(s.gather(j))
+		case j := <-s.alone:
+			s.batchAlone(j)
 		case <-s.sweeps:
 			if ids := s.sweepable(); len(ids) > 0 {
 				s.batch([]job{&sweep{s: s, ids: ids}})
@@ -131,6 +136,27 @@ func (s *SQLite) batch(jobs []job) {
 	}
 }
 
+// batchAlone carries out a job that removes entries. SQLite would look for rows
+// that refer to each of them in all of the larger tables, which have no index for
+// that: the job itself knows which there are.
+func (s *SQLite) batchAlone(j job) {
+	ctx := context.Background()
+	err := s.connect(ctx)
+	if err == nil {
+		if _, err = s.conn.ExecContext(ctx, "PRAGMA foreign_keys = OFF"); err != nil {
+			err = failure("preparing a purge", err)
+		} else {
+			err = s.transact(ctx, []job{j})
+		}
+	}
+	if s.conn != nil {
+		if _, onErr := s.conn.ExecContext(ctx, "PRAGMA foreign_keys = ON"); onErr != nil {
+			s.disconnect() // a new one has them on
+		}
+	}
+	j.settle(err)
+}
+
 // transact is steps 5 to 7 of Commit and steps 1 to 3 of Taken, for all jobs
 // together. After an error nothing of them is in the store, or the error is
 // ErrUncertain.
@@ -151,7 +177,7 @@ func (s *SQLite) transact(ctx context.Context, jobs []job) error {
 		s.disconnect()
 		return failure("beginning a transaction", err)
 	}
-	t := &transaction{conn: s.conn, seq: s.seq, mark: s.mark + 1}
+	t := &transaction{conn: s.conn, seq: s.seq, chain: s.chain, mark: s.mark + 1}
 	s.reach(jobs, begun)
 
 	// 6. Write the rows, and the mark by which step 7 knows them again.
@@ -166,7 +192,7 @@ func (s *SQLite) transact(ctx context.Context, jobs []job) error {
 	// lost on the wire.
 	err := s.commit(s.conn)
 	if err == nil {
-		s.seq, s.mark = t.seq, t.mark
+		s.seq, s.chain, s.mark = t.seq, t.chain, t.mark
 	} else if err = s.afterFailedCommit(ctx, t, err); err != nil {
 		return err
 	}
@@ -243,9 +269,20 @@ func (s *SQLite) findOut(ctx context.Context, mark int64) (happened bool, err er
 }
 
 // position reads where the writer stands: the numbers of the last transaction
-// and the last entry.
+// and the last entry, and the end of the chain.
 func (s *SQLite) position(ctx context.Context) error {
-	return s.conn.QueryRowContext(ctx, "SELECT n, (SELECT coalesce(max(seq), 0) FROM entry) FROM mark").Scan(&s.mark, &s.seq)
+	var seq sql.NullInt64
+	var chain []byte
+	err := s.conn.QueryRowContext(ctx, "SELECT n, seq, chain FROM mark LEFT JOIN entry ON seq = (SELECT max(seq) FROM entry)").
+		Scan(&s.mark, &seq, &chain)
+	if err != nil {
+		return err
+	}
+	s.seq, s.chain = seq.Int64, Digest{}
+	if copy(s.chain[:], chain) != len(s.chain) && seq.Valid {
+		return fmt.Errorf("entry %d has a chain of %d octets", s.seq, len(chain))
+	}
+	return nil
 }
 
 // disconnect throws the writer's connection away with all its state.

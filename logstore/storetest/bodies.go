@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 
 	"pecd/logstore"
@@ -108,6 +109,31 @@ func testBodyKeptByHandle(b *bench) {
 			b.Error("an open body changed when its messages were taken")
 		}
 		b.closeBody(body)
+	}
+}
+
+// testBodyPath: a body in a file can be read there, before the commit and after.
+func testBodyPath(b *bench) {
+	for _, size := range []int{1000, 300_000} {
+		ev := b.NewEvent(b, "bob@beta.example")
+		original := Original(ev, size)
+		body := b.body(original)
+		check := func(when string) {
+			path, ok := body.Path()
+			if !ok && size < 100_000 {
+				return // it may be in memory
+			}
+			if text, err := os.ReadFile(path); err != nil || string(text) != string(original) {
+				b.Errorf("size %d, %s: %q is not the body, %v", size, when, path, err)
+			}
+		}
+		check("before the commit")
+		b.mustCommit(logstore.Tx{At: At, Acts: []logstore.Act{ActOf(b.Transport(b, ev, body))}})
+		check("after it")
+		b.closeBody(body)
+		if path, ok := body.Path(); ok {
+			b.Errorf("a closed body is at %s", path)
+		}
 	}
 }
 

@@ -118,6 +118,34 @@ func (p *Provider) Delivery(t testing.TB, ev pec.Event, original message.Content
 	return p.sign(t, d, err)
 }
 
+// Virus returns the virus notice about the first recipient of ev.
+func (p *Provider) Virus(t testing.TB, ev pec.Event) *signer.Signed {
+	t.Helper()
+	d, err := p.issuer.Virus(infected(ev), "servizio@beta.example", p)
+	return p.sign(t, d, err)
+}
+
+// NonAcceptanceVirus returns the non-acceptance notice for a virus in the message
+// of ev.
+func (p *Provider) NonAcceptanceVirus(t testing.TB, ev pec.Event) *signer.Signed {
+	t.Helper()
+	d, err := p.issuer.NonAcceptance(infected(ev), p)
+	return p.sign(t, d, err)
+}
+
+// NonDeliveryVirus returns the non-delivery notice for a virus in the message of ev,
+// about its first recipient.
+func (p *Provider) NonDeliveryVirus(t testing.TB, ev pec.Event) *signer.Signed {
+	t.Helper()
+	d, err := p.issuer.NonDelivery(infected(ev), p)
+	return p.sign(t, d, err)
+}
+
+func infected(ev pec.Event) pec.Event {
+	ev.Recipient, ev.Error, ev.Detail = ev.Recipients[0].Address, pec.ErrorVirus, virusName
+	return ev
+}
+
 func (p *Provider) sign(t testing.TB, d issue.Draft, err error) *signer.Signed {
 	t.Helper()
 	if err != nil {

@@ -22,6 +22,7 @@ func Test(t *testing.T, open func(t *testing.T, dir string) logstore.Store) {
 		run  func(*bench)
 	}{
 		{"Entries", testEntries},
+		{"Chain", testChain},
 		{"Search", testSearch},
 		{"SearchPages", testSearchPages},
 		{"SearchStops", testSearchStops},
@@ -48,9 +49,18 @@ func Test(t *testing.T, open func(t *testing.T, dir string) logstore.Store) {
 		{"BodyUsedAgain", testBodyUsedAgain},
 		{"BodyFromOutbox", testBodyFromOutbox},
 		{"BodyKeptByHandle", testBodyKeptByHandle},
+		{"BodyPath", testBodyPath},
 		{"BodyReads", testBodyReads},
 		{"ForeignSource", testForeignSource},
 		{"BrokenSource", testBrokenSource},
+		{"Kept", testKept},
+		{"KeptTwice", testKeptTwice},
+		{"KeptLeftOut", testKeptLeftOut},
+		{"InfectedQuery", testInfectedQuery},
+		{"Purge", testPurge},
+		{"PurgeMany", testPurgeMany},
+		{"KeptRefused", testKeptRefused},
+		{"VirusEntries", testVirusEntries},
 		{"Wake", testWake},
 		{"Stats", testStats},
 		{"Reopened", testReopened},
@@ -315,7 +325,20 @@ func testClosed(b *bench) {
 		"Search": func() error {
 			return b.store.Search(ctx, logstore.Query{}, func(logstore.Entry) error { return nil })
 		},
-		"Stats": func() error { _, err := b.store.Stats(ctx); return err },
+		"Head":          func() error { _, err := b.store.Head(ctx); return err },
+		"LinkAt":        func() error { _, err := b.store.LinkAt(ctx, 1); return err },
+		"PurgedThrough": func() error { _, err := b.store.PurgedThrough(ctx); return err },
+		"Span":          func() error { _, err := b.store.Span(ctx, At, At); return err },
+		"Chain": func() error {
+			return b.store.Chain(ctx, 1, func(logstore.Link) error { return nil })
+		},
+		"Infected": func() error { _, err := b.store.Infected(ctx, logstore.InfectedQuery{}); return err },
+		"OpenInfected": func() error {
+			_, err := b.store.OpenInfected(ctx, 1)
+			return err
+		},
+		"PurgeInfected": func() error { _, err := b.store.PurgeInfected(ctx, Term); return err },
+		"Stats":         func() error { _, err := b.store.Stats(ctx); return err },
 	} {
 		if err := call(); !errors.Is(err, logstore.ErrUnavailable) {
 			b.Errorf("%s on a closed store: %v, want ErrUnavailable", name, err)

@@ -1,0 +1,416 @@
+package logstore_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pecd/logstore"
+	"pecd/logstore/storetest"
+)
+
+// An old register has an entry for each hour; those up to over are older than the
+// term at now.
+const over = 250
+
+var (
+	now      = storetest.At.AddDate(3, 0, 0)
+	overTime = storetest.At.Add((over + 1) * time.Hour) // of the first that stays
+)
+
+func oldRegister(t testing.TB, dir string) *logstore.SQLite {
+	t.Helper()
+	s := open(t, logstore.Options{Dir: dir})
+	tx := logstore.Tx{}
+	for i := 1; i <= over+30; i++ {
+		tx.At = storetest.At.Add(time.Duration(i) * time.Hour)
+		tx.Acts = []logstore.Act{registerAct(i)}
+		mustCommit(t, s, tx)
+	}
+	return s
+}
+
+func purgeOf(t testing.TB, s *logstore.SQLite, through int64) logstore.Purge {
+	t.Helper()
+	l, err := s.LinkAt(context.Background(), through)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return logstore.Purge{Through: through, Chain: l.Chain, Before: overTime, At: now, Proof: []byte("pacchetto 2031-07, sigillato")}
+}
+
+func TestPurgeEntries(t *testing.T) {
+	dir, ctx := t.TempDir(), context.Background()
+	s := oldRegister(t, dir)
+	p, err := s.Purgeable(ctx, overTime)
+	if err != nil || p.Through.Seq != over || p.Entries != over || p.Kept != over+1 {
+		t.Fatalf("Purgeable: %+v, %v", p, err)
+	}
+	var anchors []logstore.Anchor
+	for _, seq := range []int64{3, over, over + 7} {
+		l, err := s.LinkAt(ctx, seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		anchors = append(anchors, logstore.Anchor{Seq: seq, Chain: l.Chain})
+	}
+	var told []int64
+	purge := purgeOf(t, s, over)
+	purge.Progress = func(done, total int64) {
+		told = append(told, done)
+		if total != over {
+			t.Errorf("progress of %d", total)
+		}
+		mustVerify(t, s, logstore.VerifyOptions{Known: anchors}) // also half way
+	}
+	n, err := s.PurgeEntries(ctx, purge)
+	if err != nil || n != over || !slices.Equal(told, []int64{100, 200, 250}) {
+		t.Fatalf("PurgeEntries: %d, %v; progress %v", n, err, told)
+	}
+	checkPurged(t, s, dir, anchors)
+	closeStore(t, s)
+	s = open(t, logstore.Options{Dir: dir})
+	defer closeStore(t, s)
+	checkPurged(t, s, dir, anchors)
+	if p, err := s.Purgeable(ctx, overTime); err != nil || p.Through.Seq != 0 || p.Entries != 0 {
+		t.Errorf("Purgeable once more: %+v, %v", p, err)
+	}
+}
+
+// checkPurged expects that entries up to over are gone and nothing else.
+func checkPurged(t *testing.T, s *logstore.SQLite, dir string, anchors []logstore.Anchor) {
+	t.Helper()
+	ctx := context.Background()
+	res := mustVerify(t, s, logstore.VerifyOptions{Known: anchors, Pages: true})
+	if res.First != over+1 || res.Last != over+31 || res.Purged != over || res.Below != 1 || res.Covered.Seq != over+7 {
+		t.Errorf("Verify: %+v", res)
+	}
+	if res = mustVerify(t, s, logstore.VerifyOptions{Known: anchors[:2]}); res.Covered.Seq != over {
+		t.Errorf("covered up to %d by an anchor of the last entry that went", res.Covered.Seq)
+	}
+	if bad := verify(t, s, logstore.VerifyOptions{Known: []logstore.Anchor{{Seq: over}}}); bad.Sound() {
+		t.Error("an anchor of the last entry that went is not compared")
+	}
+	for table, want := range map[string]int{"entry": 31, "entry_address": 90, "entry_message": 90, "issued": 90} {
+		if n := queryRaw[int](t, dir, "SELECT count(*) FROM "+table); n != want {
+			t.Errorf("%s has %d rows, want %d", table, n, want)
+		}
+	}
+	issued, err := s.Issued(ctx, append(slices.Clone(registerAct(over).Keys), registerAct(over+1).Keys...))
+	if err != nil || !slices.Equal(issued, []bool{false, false, false, true, true, true}) {
+		t.Errorf("Issued: %v, %v", issued, err)
+	}
+	if st := statsOf(t, s); st.Entries != 31 {
+		t.Errorf("stats: %d entries", st.Entries)
+	}
+	through, err := s.PurgedThrough(ctx)
+	if err != nil || through.Seq != over || through.Chain != anchors[1].Chain {
+		t.Errorf("PurgedThrough: %+v, %v", through, err)
+	}
+	if head, err := s.Head(ctx); err != nil || !strings.Contains(string(head.Record), `"type":"cancellazione"`) ||
+		!strings.Contains(string(head.Record), `"purge":{"through":250,"chain":"`+through.Chain.String()) {
+		t.Errorf("the entry about it: %s, %v", head.Record, err)
+	}
+}
+
+// What is young, in the outbox or in the virus store, or not what was archived,
+// does not go.
+func TestPurgeRefused(t *testing.T) {
+	dir, ctx := t.TempDir(), context.Background()
+	s := oldRegister(t, dir)
+	defer closeStore(t, s)
+	good := purgeOf(t, s, over)
+	for what, c := range map[string]struct {
+		change func(*logstore.Purge)
+		needed bool
+	}{
+		"another chain":  {func(p *logstore.Purge) { p.Chain[0] ^= 1 }, false},
+		"another entry":  {func(p *logstore.Purge) { p.Through-- }, false},
+		"no proof":       {func(p *logstore.Purge) { p.Proof = nil }, false},
+		"a large proof":  {func(p *logstore.Purge) { p.Proof = make([]byte, 2<<20) }, false},
+		"no instant":     {func(p *logstore.Purge) { p.At = time.Time{} }, false},
+		"of the future":  {func(p *logstore.Purge) { p.Before = p.At.Add(1) }, false},
+		"what is young":  {func(p *logstore.Purge) { p.Before = p.Before.Add(-time.Hour) }, true},
+		"what is not":    {func(p *logstore.Purge) { p.Through = 1000 }, true},
+		"what was never": {func(p *logstore.Purge) { p.Through = 0; p.Chain = logstore.Digest{} }, false},
+	} {
+		p := good
+		c.change(&p)
+		n, err := s.PurgeEntries(ctx, p)
+		if n != 0 || !errors.Is(err, logstore.ErrInvalid) || errors.Is(err, logstore.ErrNeeded) != c.needed {
+			t.Errorf("%s: %d, %v", what, n, err)
+		}
+	}
+	if st := statsOf(t, s); st.Entries != over+30 {
+		t.Errorf("%d entries are left", st.Entries)
+	}
+	for _, query := range []string{
+		"DELETE FROM entry WHERE seq = 1",
+		"INSERT INTO purged SELECT seq, chain, 280, at, x'00' FROM entry WHERE seq = 5",
+		"INSERT INTO purged SELECT 0, chain, seq, at, x'00' FROM entry WHERE seq = 280",
+	} {
+		if err := raw(t, dir, query); err == nil || !strings.Contains(err.Error(), "register") {
+			t.Errorf("%s: %v, want to be refused", query, err)
+		}
+	}
+	if n, err := s.PurgeEntries(ctx, good); n != over || err != nil {
+		t.Errorf("what may go: %d, %v", n, err)
+	}
+	for _, query := range []string{
+		"DELETE FROM entry WHERE seq = 251", "DELETE FROM entry WHERE seq = 281", "DELETE FROM issued", "DELETE FROM entry_address",
+		"DELETE FROM entry_message", "DELETE FROM purged", "UPDATE purged SET through = 260",
+	} {
+		if err := raw(t, dir, query); err == nil || !strings.Contains(err.Error(), "register") {
+			t.Errorf("after a purge: %s: %v, want to be refused", query, err)
+		}
+	}
+}
+
+func TestPurgeNeeds(t *testing.T) {
+	s := open(t, logstore.Options{Dir: t.TempDir()})
+	defer closeStore(t, s)
+	ctx := context.Background()
+	register(t, s, 1, 2)
+	mustCommit(t, s, smallAccess(t, storetest.NewProvider(t))) // 3 and 4, in the outbox
+	mustCommit(t, s, keeps("x"))                               // 5
+	register(t, s, 6, 2)
+	for _, want := range []int64{3, 5, 8} { // 8 says that 5 has left the virus store
+		p, err := s.Purgeable(ctx, now)
+		if err != nil || p.Kept != want || p.Through.Seq != want-1 || p.Entries != want-1 {
+			t.Errorf("Purgeable: %d entries through %d, %v; want that %d is kept", p.Entries, p.Through.Seq, err, want)
+		}
+		purge := purgeOf(t, s, 6)
+		purge.Before = now
+		if n, err := s.PurgeEntries(ctx, purge); errors.Is(err, logstore.ErrNeeded) != (want < 8) || want == 8 && n != 6 {
+			t.Errorf("PurgeEntries while %d is needed: %d, %v", want, n, err)
+		}
+		out, err := s.Outgoing(ctx, now, 10, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range out {
+			if err := s.Taken(ctx, m.ID, m.To); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if want == 5 {
+			if _, err := s.PurgeInfected(ctx, now); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	mustVerify(t, s, logstore.VerifyOptions{Pages: true})
+}
+
+// A purge that was broken off is sound, and goes on.
+func TestPurgeBrokenOff(t *testing.T) {
+	dir := t.TempDir()
+	s := oldRegister(t, dir)
+	ctx, cancel := context.WithCancel(context.Background())
+	p := purgeOf(t, s, over)
+	p.Progress = func(int64, int64) { cancel() }
+	if n, err := s.PurgeEntries(ctx, p); n != 100 || !errors.Is(err, context.Canceled) {
+		t.Errorf("PurgeEntries: %d, %v", n, err)
+	}
+	register(t, s, over+31, 1)
+	closeStore(t, s)
+	s = open(t, logstore.Options{Dir: dir})
+	defer closeStore(t, s)
+	if res := mustVerify(t, s, logstore.VerifyOptions{Pages: true}); res.First != over+1 || res.Last != over+32 {
+		t.Errorf("half way: %+v", res)
+	}
+	if n, err := s.FinishPurge(context.Background(), nil); n != over-100 || err != nil {
+		t.Errorf("FinishPurge: %d, %v", n, err)
+	}
+	mustVerify(t, s, logstore.VerifyOptions{Pages: true})
+	if n := queryRaw[int](t, dir, "SELECT count(*) FROM entry"); n != 32 {
+		t.Errorf("%d entries, want 32", n)
+	}
+	if n, err := s.FinishPurge(context.Background(), nil); n != 0 || err != nil {
+		t.Errorf("FinishPurge with nothing to do: %d, %v", n, err)
+	}
+}
+
+// A second purge goes on where the first ended, and takes its entry in its turn.
+func TestPurgeTwice(t *testing.T) {
+	s := oldRegister(t, t.TempDir())
+	defer closeStore(t, s)
+	ctx := context.Background()
+	for _, through := range []int64{100, 270, 281, 282} { // 281 is the entry of the first purge
+		p := purgeOf(t, s, through)
+		p.Before = now.Add(time.Duration(through) * time.Hour)
+		p.At = p.Before
+		if _, err := s.PurgeEntries(ctx, p); err != nil {
+			t.Fatalf("through %d: %v", through, err)
+		}
+		if res := mustVerify(t, s, logstore.VerifyOptions{Pages: true}); res.First != through+1 {
+			t.Errorf("through %d: first %d", through, res.First)
+		}
+	}
+	if bad := verify(t, s, logstore.VerifyOptions{From: 284}); !bad.Sound() {
+		t.Errorf("from the last entry on: %v", bad.Broken)
+	}
+}
+
+// Entries that somebody removes at the start, with a row that says they were purged,
+// are told: no entry says so.
+func TestVerifyFindsFalsePurge(t *testing.T) {
+	dir := t.TempDir()
+	s := oldRegister(t, dir)
+	if _, err := s.PurgeEntries(context.Background(), purgeOf(t, s, 100)); err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	copyDir := func() string {
+		to := t.TempDir()
+		data, err := os.ReadFile(filepath.Join(dir, "pecd.db"))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, "pecd.db"), data, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return to
+	}
+	for _, query := range []string{
+		"INSERT INTO purged SELECT 120, (SELECT chain FROM entry WHERE seq = 120), seq, at, x'00' FROM purged",
+		"UPDATE purged SET through = 101, chain = (SELECT chain FROM entry WHERE seq = 101)",
+		"UPDATE purged SET seq = seq - 1", "UPDATE purged SET proof = x'00'", "DELETE FROM purged",
+		"UPDATE purged SET chain = zeroblob(32)",
+	} {
+		to := copyDir()
+		attack(t, to, func(a *attacker) {
+			a.exec(query)
+			for _, table := range []string{"entry_address", "entry_message", "issued", "entry"} {
+				a.exec("DELETE FROM " + table + " WHERE seq <= (SELECT max(through) FROM purged)")
+			}
+		})
+		r, err := logstore.OpenReadOnly(context.Background(), to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res := verify(t, r, logstore.VerifyOptions{}); res.Sound() {
+			t.Errorf("%s: nothing is told", query)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Space goes back to the file system while commits go on.
+func TestReclaim(t *testing.T) {
+	dir, ctx := t.TempDir(), context.Background()
+	s := open(t, logstore.Options{Dir: dir})
+	defer closeStore(t, s)
+	fillRegister(t, s, 6000)
+	p := purgeOf(t, s, 5000)
+	p.Before = storetest.At.Add(time.Hour)
+	if _, err := s.PurgeEntries(ctx, p); err != nil {
+		t.Fatal(err)
+	}
+	size := func() int {
+		return queryRaw[int](t, dir, "SELECT page_count FROM pragma_page_count") * 4096
+	}
+	before, n := size(), 7000
+	freed, err := s.Reclaim(ctx, 100_000, func(done, total int64) {
+		if done > total || done == 0 {
+			t.Errorf("progress %d of %d", done, total)
+		}
+		register(t, s, n, 1)
+		n++
+	})
+	free := queryRaw[int](t, dir, "SELECT freelist_count FROM pragma_freelist_count") * 4096
+	if err != nil || freed < 1<<20 || n < 7002 || size() >= before-1<<19 || free > 100_000+4096 {
+		t.Errorf("Reclaim: %d octets in %d steps, %v; %d octets before, %d after, %d free", freed, n-7000, err, before, size(), free)
+	}
+	mustVerify(t, s, logstore.VerifyOptions{Pages: true})
+	if freed, err := s.Reclaim(ctx, 100_000, nil); freed > 4096 || err != nil {
+		t.Errorf("with nothing to do: %d, %v", freed, err)
+	}
+}
+
+func TestArchive(t *testing.T) {
+	s := oldRegister(t, t.TempDir())
+	defer closeStore(t, s)
+	ctx := context.Background()
+	var b bytes.Buffer
+	made, err := s.Archive(ctx, 11, 120, &b)
+	if err != nil || made.First != 11 || made.Last != 120 || made.Octets != int64(b.Len()) {
+		t.Fatalf("Archive: %+v, %v", made, err)
+	}
+	next := int64(11)
+	read, err := logstore.ReadArchive(bytes.NewReader(b.Bytes()), func(l logstore.Link) error {
+		stored, err := s.LinkAt(ctx, next)
+		if err != nil || l.Seq != next || !l.At.Equal(stored.At) || l.Chain != stored.Chain || !bytes.Equal(l.Record, stored.Record) {
+			t.Errorf("entry %d is read as %+v, %v", next, l, err)
+		}
+		next++
+		return nil
+	})
+	if err != nil || read != made || next != 121 {
+		t.Errorf("ReadArchive: %+v, %v; want %+v", read, err, made)
+	}
+	lines := strings.SplitAfter(b.String(), "\n")
+	for what, text := range map[string]string{
+		"nothing": "", "no end": strings.Join(lines[:50], ""), "half a line": b.String()[:5000], "no last line feed": strings.TrimSuffix(b.String(), "\n"),
+		"a line less":  strings.Join(slices.Delete(slices.Clone(lines), 5, 6), ""),
+		"another line": strings.Replace(b.String(), "urgente", "lento", 1),
+		"more":         b.String() + "x", "another order": strings.Join(append([]string{lines[0], lines[2], lines[1]}, lines[3:]...), ""),
+		"another start": strings.Repeat("0", 64) + b.String()[64:], "one line": strings.Repeat("{", 20<<20),
+	} {
+		if _, err := logstore.ReadArchive(strings.NewReader(text), nil); !errors.Is(err, logstore.ErrArchive) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for _, span := range [][2]int64{{0, 5}, {5, 4}} {
+		if _, err := s.Archive(ctx, span[0], span[1], &b); !errors.Is(err, logstore.ErrInvalid) {
+			t.Errorf("Archive of %v: %v", span, err)
+		}
+	}
+	if _, err := s.Archive(ctx, 270, 300, &b); !errors.Is(err, logstore.ErrNoEntry) {
+		t.Errorf("Archive of more than there is: %v", err)
+	}
+	// After a purge the archive goes on where the last one ended.
+	if _, err := s.PurgeEntries(ctx, purgeOf(t, s, 120)); err != nil {
+		t.Fatal(err)
+	}
+	if more, err := s.Archive(ctx, 121, 130, &b); err != nil || more.Before != made.Chain {
+		t.Errorf("the next archive: %+v, %v", more, err)
+	}
+	if _, err := s.Archive(ctx, 120, 130, &b); !errors.Is(err, logstore.ErrNoEntry) {
+		t.Errorf("Archive of what went: %v", err)
+	}
+}
+
+// An archive comes from a disk that others had in their hands.
+func FuzzReadArchive(f *testing.F) {
+	s := open(f, logstore.Options{Dir: f.TempDir()})
+	register(f, s, 1, 2)
+	var b bytes.Buffer
+	if _, err := s.Archive(context.Background(), 1, 2, &b); err != nil {
+		f.Fatal(err)
+	}
+	closeStore(f, s)
+	f.Add(b.Bytes())
+	f.Add([]byte(strings.Repeat("0", 64) + "\n" + strings.Repeat("0", 64) + "\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		chain, n := logstore.Digest{}, int64(0)
+		a, err := logstore.ReadArchive(bytes.NewReader(data), func(l logstore.Link) error {
+			chain, n = l.Chain, n+1
+			return nil
+		})
+		switch {
+		case err != nil && !errors.Is(err, logstore.ErrArchive):
+			t.Errorf("%v", err)
+		case err == nil && (a.Octets != int64(len(data)) || n > 0 && (a.Chain != chain || a.Last-a.First != n-1)):
+			t.Errorf("%+v after %d entries", a, n)
+		}
+	})
+}
