@@ -7,22 +7,28 @@
 #   make fuzz       each fuzz target for FUZZTIME
 #   make bench      all benchmarks; needs root
 #   make demo       a certified message from one provider to another; needs root
+#                   KEYS=softhsm: with the keys in tokens of SoftHSM2; KEYS=pkcs12
 #   make demo-up    the demo's servers, to stay; .demo/env.json describes them
 #   make demo-down  stop and remove them
+#   make packages   .deb and .rpm in dist; ARCH=arm64 for another architecture
 #   make fmt        format the Go files
 #   make clean      remove what was built, and the demo
 
 FUZZTIME ?= 30s
 VERSION  = $(or $(shell git describe --tags --always --dirty 2>/dev/null),devel)
 
+# The version of the packages: the tag, or before the first one the day and commit.
+PKGVERSION = $(or $(shell git describe --tags --exact-match 2>/dev/null | sed 's/^v//'),0~git$(shell git log -1 --date=format:%Y%m%d --format=%cd.%h))
+
 # Expanded when a recipe runs, so after the prerequisites have installed a Go.
 GO       = $(shell packaging/prerequisites go)
 GOBUILD  = $(GO) build -buildvcs=false
-DEMO     = $(SUDO) bin/demo -dir .demo -pecd bin/pecd
+DEMO     = $(SUDO) bin/demo -dir .demo -pecd bin/pecd $(if $(KEYS),-keys $(KEYS))
 SUDO     = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
+.PHONY: packages for-packages
 .PHONY: build test race fuzz bench fmt demo demo-up demo-down clean bin/pecd bin/demo
-.PHONY: for-build for-demo for-test for-bench as-root
+.PHONY: for-build for-demo for-softhsm for-test for-bench as-root
 .NOTPARALLEL:
 
 build: bin/pecd
@@ -58,20 +64,26 @@ bench: as-root for-bench
 fmt: for-build
 	$(GO) fmt ./...
 
-demo: for-demo bin/pecd bin/demo
+demo: for-demo $(if $(filter softhsm,$(KEYS)),for-softhsm) bin/pecd bin/demo
 	@$(DEMO) story
 
-demo-up: for-demo bin/pecd bin/demo
+demo-up: for-demo $(if $(filter softhsm,$(KEYS)),for-softhsm) bin/pecd bin/demo
 	@$(DEMO) up
 
 demo-down: bin/demo
 	@$(DEMO) down
 
+# The same source gives the same packages: their time is that of the commit.
+packages: for-packages
+	@$(GO) run ./packaging/packages -go "$(GO)" -out dist -version "$(PKGVERSION)" \
+		-at "$$(git log -1 --format=%ct)" $(if $(ARCH),-arch $(ARCH))
+	@ls dist
+
 clean:
 	@[ ! -d .demo ] || $(MAKE) --no-print-directory demo-down
-	rm -rf bin
+	rm -rf bin dist
 
-for-build for-demo for-test for-bench: for-%:
+for-build for-demo for-softhsm for-test for-packages for-bench: for-%:
 	@packaging/prerequisites $*
 
 as-root:

@@ -5,7 +5,10 @@
 // decision out, and the doors turn it into a reply.
 package points
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // A Verdict is the outcome of a point. The zero Verdict is Defer: out of
 // ignorance nothing is accepted and nothing refused.
@@ -49,11 +52,13 @@ const (
 	BadOctets           Cause = "bad-octets"
 	FieldRepeated       Cause = "field-repeated"
 	Malformed           Cause = "malformed"
+	Policy              Cause = "policy" // a check refuses it
+	Virus               Cause = "virus"  // a check found a virus in it
 )
 
-// Formal reports whether c is a formal exception (eccezione formale), which a
-// user of ours is told in a signed notice (RFC 6109, 3.1.2). The other causes
-// leave open who sent the message: they are refused at SMTP.
+// Formal reports whether a user of ours is told of c in a signed notice: of a
+// formal exception (eccezione formale; RFC 6109, 3.1.2), or of a virus (3.1.3).
+// The other causes leave open who sent the message: they are refused at SMTP.
 func (c Cause) Formal() bool {
 	switch c {
 	case NotAuthenticated, LoginNotSender, SenderNotOurs, Malformed:
@@ -80,6 +85,16 @@ func Formal(reasons []Reason) bool {
 	return len(reasons) > 0
 }
 
+// Find returns the first reason with the given cause.
+func Find(reasons []Reason, c Cause) (Reason, bool) {
+	for _, r := range reasons {
+		if r.Cause == c {
+			return r, true
+		}
+	}
+	return Reason{}, false
+}
+
 // Italian joins the Italian descriptions of reasons, for a notice.
 func Italian(reasons []Reason) string {
 	s := make([]string, len(reasons))
@@ -97,4 +112,31 @@ func Describe(reasons []Reason) string {
 		en = append(en, r.English)
 	}
 	return strings.Join(it, "; ") + " / " + strings.Join(en, "; ")
+}
+
+// maxReason bounds a description, in octets: several must fit a notice.
+const maxReason = 500
+
+// causes are all there are.
+var causes = map[Cause]bool{NotAuthenticated: true, LoginNotSender: true, SenderNotOurs: true, FromInvalid: true, FromDiffers: true,
+	ToInvalid: true, RecipientNotInField: true, BccPresent: true, TooLarge: true, TooLargeTimes: true, TooManyRecipients: true,
+	LineTooLong: true, BadOctets: true, FieldRepeated: true, Malformed: true, Policy: true, Virus: true}
+
+// Check reports what keeps r from being told to a sender: a cause that is not
+// known, or a description that is empty, too long or not printable ASCII.
+func (r Reason) Check() error {
+	if !causes[r.Cause] {
+		return fmt.Errorf("the cause %q is not known", r.Cause)
+	}
+	for _, s := range []string{r.Italian, r.English} {
+		if !Printable(s, maxReason) {
+			return fmt.Errorf("a reason must be 1 to %d octets of printable ASCII, in Italian and in English", maxReason)
+		}
+	}
+	return nil
+}
+
+// Printable reports whether s is 1 to limit octets of printable ASCII.
+func Printable(s string, limit int) bool {
+	return s != "" && len(s) <= limit && strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) < 0
 }

@@ -26,6 +26,14 @@ var prefixes = map[pec.Kind]string{
 	pec.KindDelivery:      "CONSEGNA: ",
 	pec.KindNonDelivery:   "AVVISO DI MANCATA CONSEGNA: ",
 	pec.KindTimeout:       "AVVISO DI MANCATA CONSEGNA PER SUP. TEMPO MASSIMO: ",
+	pec.KindVirus:         "PROBLEMA DI SICUREZZA: ",
+}
+
+// virusPrefixes are those of notices about a virus; RFC 6109, 3.1.3 and 3.2.4.
+var virusPrefixes = map[pec.Kind]string{
+	pec.KindNonAcceptance: "AVVISO DI NON ACCETTAZIONE PER VIRUS: ",
+	pec.KindNonDelivery:   "AVVISO DI MANCATA CONSEGNA PER VIRUS: ",
+	pec.KindVirus:         "PROBLEMA DI SICUREZZA: ",
 }
 
 // checkForm reads a system message as a mail client does, with the standard
@@ -46,12 +54,22 @@ func checkForm(t *testing.T, address string, m mail) {
 	}
 	domain := map[string]string{"Alfa PEC S.p.A.": "alfa.example", "Beta PEC S.p.A.": "beta.example"}[ev.Provider]
 	receipt, transport, from, to := string(ev.Kind), "", "posta-certificata@"+domain, string(ev.Sender)
+	author := "" // X-Mittente
 	switch ev.Kind {
 	case pec.KindTransport:
 		receipt, transport = "", pec.TransportCertified
 		from, to = `"Per conto di: `+string(ev.Sender)+`" <posta-certificata@`+domain+`>`, get("To")
 	case pec.KindTakeCharge:
 		to = address
+	case pec.KindVirus:
+		to, author = address, string(ev.Sender)
+	}
+	prefix, security := prefixes[ev.Kind], ""
+	if ev.Error == pec.ErrorVirus {
+		prefix = virusPrefixes[ev.Kind]
+		if ev.Kind != pec.KindVirus {
+			security = pec.SecurityError
+		}
 	}
 	subject, err := new(mime.WordDecoder).DecodeHeader(get("Subject"))
 	if err != nil {
@@ -63,7 +81,8 @@ func checkForm(t *testing.T, address string, m mail) {
 	}
 	for what, pair := range map[string][2]string{
 		"X-Ricevuta": {get("X-Ricevuta"), receipt}, "X-Trasporto": {get("X-Trasporto"), transport}, "From": {get("From"), from},
-		"To": {get("To"), to}, "Subject": {subject, prefixes[ev.Kind] + ev.Subject}, "Date": {date.Format("02/01/2006 15:04:05 -0700"), ev.At.Format("02/01/2006 15:04:05 -0700")},
+		"To": {get("To"), to}, "Subject": {subject, prefix + ev.Subject}, "X-Mittente": {get("X-Mittente"), author},
+		"X-VerificaSicurezza": {get("X-Verificasicurezza"), security}, "Date": {date.Format("02/01/2006 15:04:05 -0700"), ev.At.Format("02/01/2006 15:04:05 -0700")},
 		"X-Riferimento-Message-ID": {get("X-Riferimento-Message-Id"), ev.MsgID}, "X-TipoRicevuta": {get("X-Tiporicevuta"), transportOnly(ev)},
 	} {
 		if pair[0] != pair[1] {
@@ -72,8 +91,11 @@ func checkForm(t *testing.T, address string, m mail) {
 	}
 	text, page := bodies(t, msg.Header.Get("Content-Type"), msg.Body)
 	says := []string{ev.At.Format("Il giorno 02/01/2006 alle ore 15:04:05 (-0700)"), string(ev.Sender), "Identificativo messaggio: " + string(ev.Identifier), ev.Detail, string(ev.Recipient)}
-	if ev.Kind == pec.KindTimeout {
+	switch {
+	case ev.Kind == pec.KindTimeout:
 		says[3] = "" // the text says it in words of its own
+	case ev.Kind == pec.KindNonDelivery && ev.Error == pec.ErrorVirus:
+		says[1] = "" // RFC 6109, 3.2.4 names the recipient only
 	}
 	for _, want := range says {
 		if !strings.Contains(text, want) || !strings.Contains(page, want) {

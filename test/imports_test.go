@@ -11,34 +11,67 @@ import (
 	"testing"
 )
 
+// plugin is what a shipped check may import: what anybody's may.
+var plugin = []string{"pecd/milter/socket", "pecd/pec", "pecd/pec/message", "pecd/plugins/sdk", "pecd/points"}
+
 // layers is the import table of docs/flow.md: what a room may import of ours.
 // A room below covers its folders unless they stand here themselves.
 var layers = map[string][]string{
-	"pecd/pec":           {},
-	"pecd/pec/message":   {"pecd/pec"},
-	"pecd/pec/daticert":  {"pecd/pec"},
-	"pecd/pec/dsn":       {"pecd/pec", "pecd/pec/message"},
-	"pecd/pec/directory": {"pecd/pec"},
-	"pecd/pec/issue":     {"pecd/pec", "pecd/pec/message", "pecd/pec/daticert"},
-	"pecd/signer":        {"pecd/pec", "pecd/pec/message", "pecd/pec/daticert", "pecd/pec/issue"},
-	"pecd/logstore":      {"pecd/pec", "pecd/pec/message", "pecd/signer"},
-	"pecd/courier":       {"pecd/pec", "pecd/pec/message", "pecd/logstore"},
-	"pecd/milter":        {"pecd/milter/socket"},
-	"pecd/milter/socket": {},
-	"pecd/lmtp":          {"pecd/milter/socket"},
-	"pecd/points":        {},
-	"pecd/points/access": {"pecd/pec", "pecd/pec/message", "pecd/pec/directory", "pecd/points"},
+	"pecd/pec":               {},
+	"pecd/pec/message":       {"pecd/pec"},
+	"pecd/pec/daticert":      {"pecd/pec"},
+	"pecd/pec/dsn":           {"pecd/pec", "pecd/pec/message"},
+	"pecd/pec/directory":     {"pecd/pec"},
+	"pecd/pec/issue":         {"pecd/pec", "pecd/pec/message", "pecd/pec/daticert"},
+	"pecd/signer":            {"pecd/pec", "pecd/pec/message", "pecd/pec/daticert", "pecd/pec/directory", "pecd/pec/issue", "pecd/signer/hsm"},
+	"pecd/signer/hsm":        {},
+	"pecd/signer/fetch":      {},
+	"pecd/signer/revocation": {"pecd/signer", "pecd/signer/fetch"},
+	"pecd/signer/index":      {"pecd/pec/directory", "pecd/signer", "pecd/signer/fetch"},
+	"pecd/signer/timestamp":  {"pecd/signer"},
+	"pecd/logstore":          {"pecd/pec", "pecd/pec/message", "pecd/signer"},
+	"pecd/logstore/seal":     {"pecd/pec", "pecd/logstore", "pecd/signer", "pecd/signer/timestamp"},
+	"pecd/courier":           {"pecd/pec", "pecd/pec/message", "pecd/logstore"},
+	"pecd/milter":            {"pecd/milter/socket"},
+	"pecd/milter/socket":     {},
+	"pecd/lmtp":              {"pecd/milter/socket"},
+	"pecd/points":            {},
+	"pecd/points/access":     {"pecd/pec", "pecd/pec/message", "pecd/points"},
 	"pecd/points/reception": {"pecd/pec", "pecd/pec/message", "pecd/pec/daticert", "pecd/pec/directory", "pecd/pec/dsn",
 		"pecd/signer", "pecd/points"},
 	"pecd/points/delivery": {"pecd/pec", "pecd/points"},
 	"pecd/points/act": {"pecd/pec", "pecd/pec/message", "pecd/pec/issue", "pecd/signer", "pecd/logstore", "pecd/points",
 		"pecd/points/access", "pecd/points/reception", "pecd/points/delivery"},
-	"pecd/cmd/pecd/config": {},
+	"pecd/plugins/protocol":      {},
+	"pecd/plugins/protocol/v1":   {"pecd/plugins/protocol"},
+	"pecd/plugins/protocol/wire": {"pecd/pec", "pecd/pec/message", "pecd/plugins/protocol", "pecd/plugins/protocol/v1", "pecd/points"},
+	"pecd/plugins/protocol/pointwire": {"pecd/pec", "pecd/pec/directory", "pecd/pec/message", "pecd/plugins/protocol", "pecd/plugins/protocol/v1",
+		"pecd/plugins/protocol/wire", "pecd/points", "pecd/points/access", "pecd/points/reception", "pecd/points/delivery"},
+	"pecd/plugins/sdk": {"pecd/pec", "pecd/pec/message", "pecd/plugins/protocol", "pecd/plugins/protocol/v1", "pecd/plugins/protocol/wire", "pecd/points"},
+	"pecd/plugins/sdk/point": {"pecd/pec/message", "pecd/plugins/protocol/pointwire", "pecd/plugins/protocol/v1", "pecd/plugins/sdk",
+		"pecd/points/access", "pecd/points/reception", "pecd/points/delivery"},
+	"pecd/plugins/host": {"pecd/pec", "pecd/pec/message", "pecd/plugins/protocol", "pecd/plugins/protocol/v1", "pecd/plugins/protocol/wire",
+		"pecd/plugins/protocol/pointwire", "pecd/points", "pecd/points/access", "pecd/points/reception", "pecd/points/delivery"},
+	"pecd/plugins/conform": {"pecd/pec", "pecd/pec/directory", "pecd/pec/message", "pecd/plugins/host", "pecd/plugins/protocol", "pecd/points",
+		"pecd/points/access", "pecd/points/reception", "pecd/points/delivery", "pecd/signer"},
+	"pecd":                     {},
+	"pecd/plugins/scaffold":    {"pecd", "pecd/plugins/protocol"},
+	"pecd/plugins/clamav":      plugin,
+	"pecd/plugins/limits":      plugin,
+	"pecd/plugins/attachments": plugin,
+	"pecd/cmd/pecd/config":     {},
+	"pecd/cmd/pecd/roff":       {},
+	"pecd/cmd/pecd/verify":     {"pecd/pec", "pecd/pec/directory", "pecd/pec/issue", "pecd/pec/message", "pecd/points/reception", "pecd/signer"},
+	"pecd/cmd/pecd/setup":      {"pecd/cmd/pecd/config", "pecd/pec", "pecd/pec/directory", "pecd/signer", "pecd/signer/index"},
+	"pecd/cmd/pecd/doctor": {"pecd/cmd/pecd/config", "pecd/cmd/pecd/setup", "pecd/logstore", "pecd/milter/socket", "pecd/pec", "pecd/pec/directory",
+		"pecd/plugins/host", "pecd/signer", "pecd/signer/index", "pecd/signer/revocation"},
 }
 
 // free are rooms that may import whatever they need: the binary, the demo, and
 // helpers of tests.
-var free = []string{"pecd/cmd/pecd", "pecd/packaging/demo", "pecd/packaging/demo/stage", "pecd/test",
+var free = []string{"pecd/cmd/pecd", "pecd/packaging/demo", "pecd/packaging/demo/stage", "pecd/packaging/packages", "pecd/test",
+	"pecd/plugins/example/builtin", "pecd/plugins/example/countersign", "pecd/plugins/example/python", "pecd/plugins/clamav/clamdtest",
+	"pecd/signer/fetch/fetchtest", "pecd/signer/hsm/hsmtest", "pecd/signer/timestamp/timestamptest",
 	"pecd/points/pointstest", "pecd/signer/signertest", "pecd/logstore/storetest", "pecd/milter/miltertest"}
 
 func TestImportsPointDownward(t *testing.T) {

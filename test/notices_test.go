@@ -255,7 +255,7 @@ func until(t *testing.T, what string, f func() bool) {
 }
 
 // withClock runs the drill binary under a clock that the test moves.
-func withClock(t *testing.T) (*stage.Stage, func(time.Duration)) {
+func withClock(t *testing.T, change ...func(*stage.Options)) (*stage.Stage, func(time.Duration)) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "clock")
 	move := func(d time.Duration) {
@@ -267,11 +267,34 @@ func withClock(t *testing.T) (*stage.Stage, func(time.Duration)) {
 		}
 	}
 	move(0)
-	s := newStage(t, func(o *stage.Options) {
+	s := newStage(t, append(change, func(o *stage.Options) {
 		o.PecdBinary = drillBinary(t)
 		o.PecdEnv = []string{"PECD_CLOCK=" + file}
-	})
+	})...)
 	return s, move
+}
+
+// TestReplayLater: an envelope that comes again a day later is answered 250, and
+// certifies nothing new, least of all the opposite.
+func TestReplayLater(t *testing.T) {
+	s, clock := withClock(t)
+	send(t, s, compose("rl once", "", "bob@beta.example"), "bob@beta.example")
+	await(t, s, "alice@alfa.example", pec.KindDelivery, "rl once")
+	envelope := await(t, s, "bob@beta.example", pec.KindTransport, "rl once")
+	settled(t, s)
+	clock(23 * time.Hour)
+	if _, err := s.Deliver(within(t), s.Beta.SMTP, "alice@alfa.example", []string{"bob@beta.example"}, envelope.raw); err != nil {
+		t.Fatal(err)
+	}
+	send(t, s, compose("rl marker", "", "bob@beta.example"), "bob@beta.example")
+	await(t, s, "alice@alfa.example", pec.KindDelivery, "rl marker")
+	settled(t, s)
+	if n := count(t, s, "alice@alfa.example", pec.KindNonDelivery, "rl once"); n != 0 {
+		t.Errorf("%d non-delivery notices about what was delivered", n)
+	}
+	if n := count(t, s, "bob@beta.example", pec.KindTransport, "rl once"); n != 1 {
+		t.Errorf("bob has %d copies", n)
+	}
 }
 
 // TestTimeouts goes through the matrix of RFC 6109, 3.1.6.

@@ -141,6 +141,16 @@ func TestStart(t *testing.T) {
 	if err := os.WriteFile(s.Directory, broken, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	// The last good one is on disk, and stays in use.
+	if err := p.Start(within(t)); err != nil {
+		t.Errorf("with an altered directory beside the last good one: %v", err)
+	}
+	if logged(t, s.Alfa, "directory not updated; the last good one stays in use") == 0 {
+		t.Error("nobody is told that the directory is altered")
+	}
+	if err := errors.Join(p.Stop(within(t)), os.RemoveAll(filepath.Join(p.Config.Store.Path, "trust"))); err != nil {
+		t.Fatal(err)
+	}
 	err = p.Start(within(t))
 	if err == nil || !strings.Contains(err.Error(), "directory.file") || !strings.Contains(err.Error(), "signature") {
 		t.Errorf("with an altered directory: %v", err)

@@ -30,6 +30,15 @@ func newStage(t testing.TB, change ...func(*stage.Options)) *stage.Stage {
 	for _, c := range change {
 		c(&o)
 	}
+	if *outside {
+		configure := o.Configure
+		o.Configure = func(domain string, c *stage.PecdConfig) {
+			c.Plugins = pointsOutside(t)
+			if configure != nil {
+				configure(domain, c)
+			}
+		}
+	}
 	ctx := within(t)
 	s, err := stage.New(ctx, o)
 	if err != nil {
@@ -69,13 +78,15 @@ func showLogs(t testing.TB, s *stage.Stage) {
 }
 
 var (
-	pecd  = binary{name: "pecd"}
-	drill = binary{name: "pecd-drill", flags: []string{"-tags", "faultdrill"}}
+	pecd   = binary{name: "pecd", pkg: "pecd/cmd/pecd"}
+	drill  = binary{name: "pecd-drill", pkg: "pecd/cmd/pecd", flags: []string{"-tags", "faultdrill"}}
+	clamav = binary{name: "clamav", pkg: "pecd/plugins/clamav"}
 )
 
 // A binary is built once for this run.
 type binary struct {
 	name  string
+	pkg   string
 	flags []string
 	once  sync.Once
 	file  string
@@ -86,7 +97,7 @@ func (b *binary) build(t testing.TB) string {
 	t.Helper()
 	b.once.Do(func() {
 		b.file = filepath.Join(binaries, b.name)
-		b.err = stage.BuildPecd(context.Background(), b.file, b.flags...)
+		b.err = stage.Build(context.Background(), b.file, b.pkg, b.flags...)
 	})
 	if b.err != nil {
 		t.Fatal(b.err)

@@ -7,68 +7,51 @@ import (
 
 	"pecd/pec"
 	"pecd/pec/issue"
+	"pecd/points"
 	"pecd/points/reception"
 )
 
-// other receives what is neither envelope nor receipt, because of why: a
-// notification about a message of ours, or ordinary mail.
-func (a *arrival) other(ctx context.Context, c choice, why error) error {
-	if b, ok := reception.ReadBounce(a.m, pec.Address(a.env.Sender), a.office.clerk.Owner); ok {
-		a.log.Info("notification about a message of ours", "identifier", b.Identifier, "failed", len(b.Failed))
-		ordinary, err := a.office.clerk.Bounced(ctx, b)
-		if err != nil {
-			return err
-		}
-		if !ordinary {
-			a.settle(c, statusDone)
-			return nil
-		}
-		return a.wrap(ctx, c, reception.ErrBounce)
+// bounced deals with a notification about a message of ours: notices follow for
+// certified recipients, and about an ordinary one the user gets it himself.
+func (a *arrival) bounced(ctx context.Context, c choice) error {
+	b := a.bounce
+	a.log.Info("notification about a message of ours", "identifier", b.Identifier, "failed", len(b.Failed))
+	ordinary, err := a.office.clerk.Bounced(ctx, b)
+	if err != nil {
+		return err
 	}
-	var users, ends choice
-	for j, r := range c.to {
-		if r.Same(a.office.issuer.Address) && a.env.Sender == "" {
-			ends.add(c.at[j], r)
-		} else {
-			users.add(c.at[j], r)
-		}
+	if !ordinary {
+		a.settle(c, statusDone)
+		return nil
 	}
-	if len(ends.to) > 0 {
-		if err := a.office.clerk.Drop(ctx, a.messageID(), "notification to "+string(a.office.issuer.Address)); err != nil {
-			return err
-		}
-		a.settle(ends, statusDone)
-	}
-	return a.ordinary(ctx, users, why)
+	return a.wrap(ctx, c, reception.ErrBounce)
 }
 
-// ordinary refuses or wraps ordinary mail, as each mailbox has it. What a
-// provider of the directory has signed is always handed on (RFC 6109, 2.2.2).
-func (a *arrival) ordinary(ctx context.Context, c choice, why error) error {
-	if reception.FromProvider(why) {
-		return a.wrap(ctx, c, why)
+// end registers a notification that concerns nobody.
+func (a *arrival) end(ctx context.Context, c choice) error {
+	if err := a.office.clerk.Drop(ctx, a.messageID(), "notification to "+string(a.office.issuer.Address)); err != nil {
+		return err
 	}
-	var wanted choice
-	for j, r := range c.to {
-		p, err := a.policy(ctx, r)
-		if err != nil {
+	a.settle(c, statusDone)
+	return nil
+}
+
+// reject refuses ordinary mail; a virus in it is registered first.
+func (a *arrival) reject(ctx context.Context, c choice, why points.Reason) error {
+	a.log.Info("ordinary mail refused", "msgid", a.messageID(), "cause", why.Cause)
+	if why.Cause == points.Virus {
+		a.metrics.infected.WithLabelValues("ordinary").Inc()
+		if err := a.office.clerk.RefuseInfected(ctx, a.m, pec.Address(a.env.Sender), c.to, why.Italian, ""); err != nil {
 			return err
 		}
-		if p == policyRefuse {
-			a.status[c.at[j]] = statusOrdinary
-			continue
-		}
-		wanted.add(c.at[j], r)
 	}
-	return a.wrap(ctx, wanted, why)
+	a.settle(c, rejected(why))
+	return nil
 }
 
 // wrap delivers the message in an anomaly envelope; the store's own status is
 // the answer, so that the MTA tells an ordinary sender what happened.
 func (a *arrival) wrap(ctx context.Context, c choice, why error) error {
-	if len(c.to) == 0 {
-		return nil
-	}
 	text, ok := reception.Anomaly(why)
 	if !ok {
 		return fmt.Errorf("it is not known what the message is: %w", why)
@@ -111,6 +94,18 @@ const (
 	policyAnomaly = "anomaly" // delivered in an anomaly envelope; the default
 	policyRefuse  = "refuse"  // refused at SMTP
 )
+
+// recipients tells the reception point what each mailbox wants.
+func (d *doors) recipients(ctx context.Context, list []pec.Address) (out []reception.Recipient, err error) {
+	for _, r := range list {
+		p, err := d.policy(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, reception.Recipient{Address: r, RefusesOrdinary: p == policyRefuse})
+	}
+	return out, nil
+}
 
 // policy returns what was set for the mailbox, or else for its domain.
 func (d *doors) policy(ctx context.Context, rcpt pec.Address) (string, error) {

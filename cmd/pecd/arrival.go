@@ -7,8 +7,11 @@ import (
 	"strings"
 
 	"pecd/lmtp"
+	"pecd/logstore"
 	"pecd/pec"
 	"pecd/pec/message"
+	"pecd/plugins/host"
+	"pecd/points"
 	"pecd/points/delivery"
 	"pecd/points/reception"
 )
@@ -33,10 +36,10 @@ type arrival struct {
 	spool
 	arrivalDoor
 	office *office
-
 	env    lmtp.Envelope
 	m      *message.Message
 	found  reception.Found
+	bounce reception.Bounce // if the message is a notification about one of ours
 	status []lmtp.Status
 	log    *slog.Logger
 }
@@ -56,7 +59,7 @@ func (a *arrival) End(ctx context.Context, env lmtp.Envelope) []lmtp.Status {
 		a.log.Error("message put off: its header cannot be read", "sender", env.Sender, "err", err)
 		return a.status
 	}
-	rep, verr := a.office.verifier.Verify(a.m, a.now())
+	rep, verr := a.office.trust.verifier.VerifyContext(ctx, a.m, a.now())
 	a.found = reception.Examine(a.m, rep, verr, a.office.directory, a.office.location)
 	a.metrics.arrivals.WithLabelValues(a.found.Class.String()).Inc()
 	a.log = a.log.With("identifier", a.found.Event.Identifier, "kind", a.found.Event.Kind)
@@ -68,20 +71,78 @@ func (a *arrival) End(ctx context.Context, env lmtp.Envelope) []lmtp.Status {
 	return a.status
 }
 
-// receive does what the class of the message asks for.
+// receive asks the reception point and does what it says. Copies of a message
+// that come at the same time go one after the other.
 func (a *arrival) receive(ctx context.Context) error {
-	if a.found.Class == reception.Other {
-		return a.other(ctx, a.everybody(), a.found.Why)
+	if a.found.Class != reception.Other {
+		done, err := a.turns.take(ctx, a.found.Digest)
+		if err != nil {
+			return err
+		}
+		defer done()
 	}
-	done, err := a.turns.take(ctx, a.found.Digest)
+	q, err := a.question(ctx)
 	if err != nil {
 		return err
 	}
-	defer done()
-	if a.found.Class == reception.Envelope {
-		return a.envelope(ctx)
+	d, err := a.office.points.reception.Decide(ctx, q)
+	if err != nil {
+		return err
 	}
-	return a.receipt(ctx)
+	if len(d.Fates) == 0 {
+		a.log.Warn("message put off", "findings", describe(q.Findings))
+		return nil
+	}
+	if a.found.Class == reception.Receipt {
+		return a.receipt(ctx, d.Fates)
+	}
+	for _, g := range a.groups(d.Fates) {
+		if g.Way == reception.Later {
+			a.log.Warn("message put off", "findings", describe(q.Findings))
+		}
+		if err := a.carry(ctx, g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// question is what the reception point is asked. Receipts are not shown to checks:
+// what they carry is what a user of ours sent, and was checked then.
+func (a *arrival) question(ctx context.Context) (reception.Arrival, error) {
+	q := a.office.arrival(a.m, a.found, pec.Address(a.env.Sender))
+	if a.found.Class == reception.Other {
+		a.bounce, q.Bounce = reception.ReadBounce(a.m, q.Sender, a.office.clerk.Owner)
+	}
+	var err error
+	if q.Recipients, err = a.recipients(ctx, addresses(a.env.Recipients)); err != nil {
+		return q, err
+	}
+	f := a.scan.Facts()
+	q.Unwrappable = f.LongestLine > maxLine || f.NUL || f.BareCR || f.BareLF
+	if a.found.Class != reception.Receipt && !q.Bounce {
+		q.Findings = a.look(ctx, points.Incoming)
+	}
+	return q, nil
+}
+
+// arrival is what the reception point is asked about m, as far as it is the same
+// at the gate and here.
+func (o *office) arrival(m *message.Message, f reception.Found, sender pec.Address) reception.Arrival {
+	return reception.Arrival{Found: f, Message: m, Sender: sender, System: o.issuer.Address, Service: o.provider.ServiceMailbox}
+}
+
+// look shows the message to the checks of a stage.
+func (a *arrival) look(ctx context.Context, stage points.Stage) []points.Finding {
+	return a.office.points.look(ctx, stage, host.Question{Source: a.body, Range: message.Range{Len: a.body.Size()}, Facts: a.scan.Facts(), Identifier: a.found.Event.Identifier,
+		Sender: pec.Address(a.env.Sender), Recipients: certified(addresses(a.env.Recipients))})
+}
+
+func certified(list []pec.Address) (out []pec.Recipient) {
+	for _, r := range list {
+		out = append(out, pec.Recipient{Address: r, Type: pec.Certified})
+	}
+	return out
 }
 
 // A choice is some of the message's recipients: their places in the envelope and
@@ -93,11 +154,25 @@ type choice struct {
 
 func (c *choice) add(i int, to pec.Address) { c.at, c.to = append(c.at, i), append(c.to, to) }
 
-func (a *arrival) everybody() (c choice) {
-	for i, r := range a.env.Recipients {
-		c.add(i, pec.Address(r))
+// A group is the recipients who share a fate.
+type group struct {
+	reception.Fate
+	choice
+}
+
+func (a *arrival) groups(fates []reception.Fate) (list []*group) {
+next:
+	for i, f := range fates {
+		r := pec.Address(a.env.Recipients[i])
+		for _, g := range list {
+			if g.Way == f.Way && g.Reason == f.Reason && reception.Word(g.Why) == reception.Word(f.Why) {
+				g.add(i, r)
+				continue next
+			}
+		}
+		list = append(list, &group{f, choice{[]int{i}, []pec.Address{r}}})
 	}
-	return c
+	return list
 }
 
 func (a *arrival) settle(c choice, s lmtp.Status) {
@@ -106,67 +181,132 @@ func (a *arrival) settle(c choice, s lmtp.Status) {
 	}
 }
 
+// carry carries out what was decided for g.
+func (a *arrival) carry(ctx context.Context, g *group) error {
+	switch g.Way {
+	case reception.Certified:
+		return a.envelope(ctx, g.choice, nil)
+	case reception.Denied:
+		return a.envelope(ctx, g.choice, []points.Finding{{Says: points.Refused, Reason: g.Reason}})
+	case reception.Virus:
+		return a.infected(ctx, g.choice, g.Reason)
+	case reception.Bounced:
+		return a.bounced(ctx, g.choice)
+	case reception.Wrapped:
+		return a.wrap(ctx, g.choice, g.Why)
+	case reception.Rejected:
+		return a.reject(ctx, g.choice, g.Reason)
+	case reception.Ended:
+		return a.end(ctx, g.choice)
+	}
+	return nil
+}
+
 // envelope takes charge of a transport envelope, delivers it to those who do not
-// have it yet, and certifies what the mailbox store answered.
-func (a *arrival) envelope(ctx context.Context) error {
-	var named, others choice
-	for i, r := range addresses(a.env.Recipients) {
-		if a.found.AddressedTo(r) {
-			named.add(i, r)
-		} else {
-			others.add(i, r)
-		}
-	}
-	if len(others.to) > 0 {
-		if err := a.wrap(ctx, others, reception.ErrNotAddressed); err != nil {
-			return err
-		}
-	}
-	if len(named.to) == 0 {
-		return nil
-	}
+// have it yet, and certifies what the delivery point says of the mailbox store's
+// answers. With findings it is not delivered.
+func (a *arrival) envelope(ctx context.Context, c choice, findings []points.Finding) error {
 	clerk := a.office.clerk
-	if err := clerk.TakeCharge(ctx, a.found, named.to, ""); err != nil {
+	if err := clerk.TakeCharge(ctx, a.found, c.to, ""); err != nil {
 		return err
 	}
 	a.atStep(stepTakenInCharge)
-	concluded, err := clerk.Concluded(ctx, a.found, named.to)
-	if err != nil {
+	c, err := a.open(ctx, c)
+	if err != nil || len(c.to) == 0 {
 		return err
 	}
-	results, err := a.deliver(ctx, named.to, concluded, a.whole())
+	if findings == nil {
+		findings = a.look(ctx, points.Delivery)
+	}
+	results, err := a.handOver(ctx, c.to, findings)
 	if err != nil {
 		return err
 	}
 	if err := clerk.GiveUp(ctx, a.found, results); err != nil {
 		return err
 	}
-	if err := clerk.Deliver(ctx, a.found, results, ""); err != nil {
+	d, err := a.office.points.delivery.Decide(ctx, delivery.Handover{Provider: a.office.issuer.Name, Event: a.found.Event,
+		Results: results, Findings: findings})
+	if err != nil {
 		return err
 	}
-	for j, r := range results {
-		// A refusal for good has become a non-delivery notice: for the MTA the
-		// matter is closed, and no bounce of its own must follow.
-		if concluded[j] || r.Settled() {
-			a.status[named.at[j]] = statusDone
+	return a.conclude(ctx, c, d.Outcomes, logstore.KeptDelivery)
+}
+
+// open leaves those of c of whom nothing final is certified yet; the others are
+// settled.
+func (a *arrival) open(ctx context.Context, c choice) (open choice, err error) {
+	concluded, err := a.office.clerk.Concluded(ctx, a.found, c.to)
+	if err != nil {
+		return choice{}, err
+	}
+	for j, done := range concluded {
+		if done {
+			a.status[c.at[j]] = statusDone
+		} else {
+			open.add(c.at[j], c.to[j])
+		}
+	}
+	return open, nil
+}
+
+// handOver delivers the envelope, unless findings hold it back.
+func (a *arrival) handOver(ctx context.Context, to []pec.Address, findings []points.Finding) ([]delivery.Result, error) {
+	worst, found := points.Worst(findings)
+	if !found {
+		return a.deliver(ctx, to, make([]bool, len(to)), a.whole())
+	}
+	a.log.Warn("not delivered", "findings", describe(findings))
+	results := make([]delivery.Result, len(to))
+	for i, r := range to {
+		results[i].Recipient = r
+		if worst.Says != points.Unavailable {
+			results[i].Answer = delivery.Held
+		}
+	}
+	return results, nil
+}
+
+// conclude certifies outcomes. A refusal for good has become a non-delivery
+// notice: for the MTA the matter is closed, and no bounce of its own must follow.
+func (a *arrival) conclude(ctx context.Context, c choice, outcomes []delivery.Outcome, source string) error {
+	if err := a.office.clerk.Deliver(ctx, a.found, a.whole(), source, c.to, outcomes); err != nil {
+		return err
+	}
+	for j, o := range outcomes {
+		if o.Kind != "" {
+			a.status[c.at[j]] = statusDone
 		}
 	}
 	return nil
 }
 
-// receipt delivers a receipt unchanged and registers its arrival. Take-charge
-// receipts and virus notices reach nobody but our own service mailbox (RFC 6109,
-// 2.2.5), and receipts about receipts end here.
-func (a *arrival) receipt(ctx context.Context) error {
+// infected tells the sender's provider of the virus, once for each recipient of
+// whom nothing is certified yet, and keeps the envelope apart (RFC 6109, 3.2.3).
+func (a *arrival) infected(ctx context.Context, c choice, why points.Reason) error {
+	c, err := a.open(ctx, c)
+	if err != nil || len(c.to) == 0 {
+		return err
+	}
+	a.log.Warn("virus in an envelope", "virus", why.Italian)
+	a.metrics.infected.WithLabelValues("envelope").Inc()
+	outcomes := make([]delivery.Outcome, len(c.to))
+	for i := range outcomes {
+		outcomes[i] = delivery.Outcome{Kind: pec.KindVirus, Error: pec.ErrorVirus, Detail: why.Italian}
+	}
+	return a.conclude(ctx, c, outcomes, logstore.KeptReception)
+}
+
+// receipt delivers a receipt unchanged and registers its arrival.
+func (a *arrival) receipt(ctx context.Context, fates []reception.Fate) error {
 	var ours, ends choice
-	service := a.office.provider.ServiceMailbox
-	for i, r := range addresses(a.env.Recipients) {
-		switch {
-		case a.found.ForService():
-			ours.add(i, service)
-		case r.Same(a.office.issuer.Address) && !r.Same(service):
+	for i, f := range fates {
+		switch r := pec.Address(a.env.Recipients[i]); f.Way {
+		case reception.Service:
+			ours.add(i, a.office.provider.ServiceMailbox)
+		case reception.Ended:
 			ends.add(i, r)
-		default:
+		case reception.Passed:
 			ours.add(i, r)
 		}
 	}

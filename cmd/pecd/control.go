@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pecd/logstore"
+	"pecd/plugins/host"
 )
 
 // The control socket lies in the store's directory, which is open to the
@@ -37,7 +38,15 @@ func (d *daemon) serveControl(ctx context.Context, l net.Listener) error {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		}
 	})
-	srv := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
+	mux.HandleFunc("GET /plugins", func(w http.ResponseWriter, _ *http.Request) {
+		list := []host.Status{}
+		if d.plugins != nil {
+			list = d.plugins.Status()
+		}
+		answer(w, d.log, list)
+	})
+	mux.HandleFunc("POST /directory/update", d.updateDirectory)
+	srv := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 5 * time.Minute}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
 	if err := srv.Serve(l); ctx.Err() == nil {
@@ -49,18 +58,23 @@ func (d *daemon) serveControl(ctx context.Context, l net.Listener) error {
 // errNoDaemon says that nobody answers at the control socket.
 var errNoDaemon = errors.New("the daemon does not run")
 
-// control sends v to the running daemon.
-func control(ctx context.Context, storeDir, path string, v any) error {
-	body, err := json.Marshal(v)
-	if err != nil {
-		return err
+// control asks the running daemon: it sends in, unless that is nil, and reads the
+// answer into out, unless that is nil.
+func control(ctx context.Context, storeDir, path string, in, out any) error {
+	method, body := http.MethodGet, io.Reader(nil)
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		method, body = http.MethodPost, bytes.NewReader(b)
 	}
-	client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
+	client := http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", controlSocket(storeDir))
 		}}}
 	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://pecd"+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, "http://pecd"+path, body)
 	if err != nil {
 		return err
 	}
@@ -74,7 +88,10 @@ func control(ctx context.Context, storeDir, path string, v any) error {
 	}
 	defer res.Body.Close()
 	if res.StatusCode == http.StatusOK {
-		return nil
+		if out == nil {
+			return nil
+		}
+		return json.NewDecoder(io.LimitReader(res.Body, 1<<20)).Decode(out)
 	}
 	text, err := io.ReadAll(io.LimitReader(res.Body, 4096))
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"pecd/pec"
 	"pecd/pec/issue"
 	"pecd/pec/message"
+	"pecd/plugins/host"
 	"pecd/points"
 	"pecd/points/access"
 	"pecd/points/act"
@@ -23,7 +24,8 @@ import (
 // when a message begins, so a reload never changes a message half way.
 type office struct {
 	*installation
-	clerk *act.Clerk
+	clerk  *act.Clerk
+	points deciders
 }
 
 // doors are what all doors share.
@@ -101,37 +103,67 @@ func (s *submission) decide(ctx context.Context, env milter.Envelope) (milter.Ve
 		log.Error("message put off: the spooled message cannot be read", "err", err)
 		return later, "defer"
 	}
-	sub := access.Submission{Login: env.Auth, Sender: pec.Address(env.Sender), Recipients: addresses(env.Recipients), Message: m, Facts: s.scan.Facts()}
-	o := access.Decide(sub, s.office.rules())
-	switch o.Verdict {
-	case points.Accept:
-		m, facts, err := s.carried(m, log)
-		if err != nil {
-			log.Error("message put off: it could not be brought to 7 bits", "err", err)
-			return later, "defer"
-		}
-		id, err := s.office.clerk.Accept(ctx, o, m, facts, env.QueueID)
-		if errors.Is(err, issue.ErrEvent) {
-			// It can never be certified: an address, say, that no header field holds.
-			o = access.Outcome{Verdict: points.Refuse, Reasons: []points.Reason{{Cause: points.Malformed,
-				Italian: "gli indirizzi o gli identificativi del messaggio non sono certificabili", English: "addresses or identifiers of the message cannot be certified"}}}
-			log.Info("message cannot be certified", "err", err)
-			return s.refuse(ctx, log, o, sub, env.QueueID)
-		}
-		if err != nil {
-			log.Error("message put off: it could not be committed", "err", err)
-			return later, "defer"
-		}
-		log.Info("message accepted", "identifier", id)
-		s.atStep(stepAccepted)
-		return discard, "accept"
-	case points.Refuse:
-		if points.Formal(o.Reasons) {
-			return s.nonAccept(ctx, log, o, sub, env.QueueID)
-		}
-		return s.refuse(ctx, log, o, sub, env.QueueID)
+	sub := s.office.submission(env, m, s.scan.Facts())
+	sub.Findings = s.office.points.look(ctx, points.Submission, s.subject(env, sub.Recipients))
+	d, err := s.office.points.access.Decide(ctx, sub)
+	if err != nil {
+		log.Error("message put off: the access point could not decide", "err", err)
+		return later, "defer"
 	}
+	ev := sub.Event(s.office.issuer.Name)
+	switch {
+	case d.Verdict == points.Accept:
+		return s.accept(ctx, log, ev, sub, env.QueueID)
+	case d.Verdict == points.Refuse && points.Formal(d.Reasons):
+		return s.nonAccept(ctx, log, ev, sub, d.Reasons, env.QueueID)
+	case d.Verdict == points.Refuse:
+		return s.refuse(ctx, log, sub, d.Reasons, env.QueueID)
+	}
+	log.Warn("message put off", "findings", describe(sub.Findings))
 	return later, "defer"
+}
+
+// accept certifies the message, or refuses it if it can never be certified: for an
+// address, say, that no header field holds.
+func (s *submission) accept(ctx context.Context, log *slog.Logger, ev pec.Event, sub access.Submission, queueID string) (milter.Verdict, string) {
+	m, facts, err := s.carried(sub.Message, log)
+	if err != nil {
+		log.Error("message put off: it could not be brought to 7 bits", "err", err)
+		return later, "defer"
+	}
+	id, err := s.office.clerk.Accept(ctx, ev, m, facts, queueID)
+	if errors.Is(err, issue.ErrEvent) {
+		log.Info("message cannot be certified", "err", err)
+		return s.refuse(ctx, log, sub, []points.Reason{uncertifiable}, queueID)
+	}
+	if err != nil {
+		log.Error("message put off: it could not be committed", "err", err)
+		return later, "defer"
+	}
+	log.Info("message accepted", "identifier", id)
+	s.atStep(stepAccepted)
+	return discard, "accept"
+}
+
+var uncertifiable = points.Reason{Cause: points.Malformed, Italian: "gli indirizzi o gli identificativi del messaggio non sono certificabili",
+	English: "addresses or identifiers of the message cannot be certified"}
+
+// submission is what the access point is asked about m.
+func (o *office) submission(env milter.Envelope, m *message.Message, facts message.Facts) access.Submission {
+	a := o.config.Access
+	sub := access.Submission{Login: env.Auth, Sender: pec.Address(env.Sender), Message: m, Facts: facts,
+		SenderOurs: o.provider.Manages(pec.Address(env.Sender).Domain()),
+		Limits:     access.Limits{MaxSize: a.MaxSize, MaxRecipients: a.MaxRecipients, MaxTotal: a.MaxTotal, TrustMTA: a.SenderLogin == "mta"}}
+	for _, r := range addresses(env.Recipients) {
+		sub.Recipients = append(sub.Recipients, pec.Recipient{Address: r, Type: o.directory.Classify(r)})
+	}
+	return sub
+}
+
+// subject is what checks are shown of the submission.
+func (s *submission) subject(env milter.Envelope, rcpts []pec.Recipient) host.Question {
+	return host.Question{Source: s.body, Range: message.Range{Len: s.body.Size()}, Facts: s.scan.Facts(), Login: env.Auth, Client: env.ClientAddr, TLS: env.TLSVersion, QueueID: env.QueueID,
+		Sender: pec.Address(env.Sender), Recipients: rcpts}
 }
 
 // carried returns the original as it is certified: as it came, or in 7 bits where
@@ -162,30 +194,34 @@ func (s *submission) carried(m *message.Message, log *slog.Logger) (*message.Mes
 	return m, facts, err
 }
 
-// nonAccept answers formal exceptions by a signed notice to the sender, who is
-// known: the client hears 250, and the mailbox says why not (RFC 6109, 3.1.2).
-func (s *submission) nonAccept(ctx context.Context, log *slog.Logger, o access.Outcome, sub access.Submission, queueID string) (milter.Verdict, string) {
-	id, err := s.office.clerk.NonAccept(ctx, o, queueID)
+// nonAccept answers formal exceptions and viruses by a signed notice to the
+// sender, who is known: the client hears 250, and the mailbox says why not
+// (RFC 6109, 3.1.2 and 3.1.3).
+func (s *submission) nonAccept(ctx context.Context, log *slog.Logger, ev pec.Event, sub access.Submission, reasons []points.Reason, queueID string) (milter.Verdict, string) {
+	id, err := s.office.clerk.NonAccept(ctx, ev, reasons, sub.Message, queueID)
 	if errors.Is(err, issue.ErrEvent) {
-		return s.refuse(ctx, log, o, sub, queueID)
+		return s.refuse(ctx, log, sub, reasons, queueID)
 	}
 	if err != nil {
 		log.Error("message put off: its non-acceptance notice could not be committed", "err", err)
 		return later, "defer"
 	}
-	log.Info("message not accepted", "identifier", id, "causes", causes(o.Reasons))
+	log.Info("message not accepted", "identifier", id, "causes", causes(reasons))
+	if _, infected := points.Find(reasons, points.Virus); infected {
+		s.metrics.infected.WithLabelValues("submission").Inc()
+	}
 	s.atStep(stepAccepted)
 	return discard, "non-accept"
 }
 
 // refuse registers the refusal before the client hears it.
-func (s *submission) refuse(ctx context.Context, log *slog.Logger, o access.Outcome, sub access.Submission, queueID string) (milter.Verdict, string) {
-	if err := s.office.clerk.Refuse(ctx, o, sub, queueID); err != nil {
+func (s *submission) refuse(ctx context.Context, log *slog.Logger, sub access.Submission, reasons []points.Reason, queueID string) (milter.Verdict, string) {
+	if err := s.office.clerk.Refuse(ctx, reasons, sub, queueID); err != nil {
 		log.Error("message put off: its refusal could not be registered", "err", err)
 		return later, "defer"
 	}
-	log.Info("message refused", "causes", causes(o.Reasons))
-	return refusal(o.Reasons), "refuse"
+	log.Info("message refused", "causes", causes(reasons))
+	return refusal(reasons), "refuse"
 }
 
 func causes(reasons []points.Reason) string {

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"pecd/milter"
 	"pecd/pec"
 	"pecd/pec/message"
+	"pecd/plugins/host"
+	"pecd/points"
 	"pecd/points/reception"
 )
 
@@ -57,7 +60,8 @@ func (d gateDoor) tls(o *office, env milter.Envelope) (milter.Verdict, bool) {
 }
 
 // Begin spools the message; it is looked at if its recipients refuse ordinary
-// mail, or if no anomaly envelope could hold it.
+// mail, if a check looks at what comes in, or if no anomaly envelope could hold
+// it.
 func (d gateDoor) Begin(_ context.Context, _ milter.Envelope) (milter.Message, error) {
 	body, err := d.store.NewBody()
 	if err != nil {
@@ -73,66 +77,96 @@ type visitor struct {
 	office *office
 }
 
-// End refuses ordinary mail to those who do not want it, and what no envelope can
-// hold. Certified mail, what a provider has signed, and notifications about
-// messages of ours pass.
-func (v *visitor) End(ctx context.Context, env milter.Envelope) milter.Verdict {
-	defer v.body.Close()
-	pass := milter.Verdict{Action: milter.Continue}
-	refusal := ordinaryRefused
-	unwanted, err := v.unwanted(ctx, env)
-	if f := v.scan.Facts(); f.LongestLine > maxLine || f.NUL || f.BareCR || f.BareLF {
-		unwanted, refusal = true, unwrappable
-	}
-	if err == nil && !unwanted {
-		return pass
-	}
-	log := v.log.With("queue_id", env.QueueID, "client", env.ClientAddr)
-	why, err := v.examine(env, err)
-	switch {
-	case err != nil:
-		log.Error("message put off", "err", err)
-		return later
-	case why == nil:
-		return pass
-	}
-	log.Info("ordinary mail refused", "why", why)
-	return refusal
-}
-
 // maxLine is the longest line, in octets, that an anomaly envelope holds.
 const maxLine = 998
 
-// unwanted reports whether the recipients refuse ordinary mail; they all do or
-// none does, see Recipient.
-func (v *visitor) unwanted(ctx context.Context, env milter.Envelope) (bool, error) {
-	if len(env.Recipients) == 0 {
-		return false, nil
+// End asks the reception point about ordinary mail and says what it says.
+// Certified mail, what a provider has signed, and notifications about messages of
+// ours pass: they are dealt with when they arrive.
+func (v *visitor) End(ctx context.Context, env milter.Envelope) milter.Verdict {
+	defer v.body.Close()
+	log := v.log.With("queue_id", env.QueueID, "client", env.ClientAddr)
+	fates, findings, err := v.decide(ctx, env)
+	if err != nil {
+		log.Error("message put off", "err", err)
+		return later
 	}
-	p, err := v.policy(ctx, pec.Address(env.Recipients[0]))
-	return p == policyRefuse, err
+	why, refused := refusedByAll(fates)
+	switch {
+	case putOff(fates):
+		log.Warn("message put off", "findings", describe(findings))
+		return later
+	case !refused:
+		return milter.Verdict{Action: milter.Continue}
+	}
+	log.Info("ordinary mail refused", "cause", why.Cause)
+	if why.Cause == points.Virus {
+		v.metrics.infected.WithLabelValues("gate").Inc()
+		if err := v.registerVirus(ctx, env, why); err != nil {
+			log.Error("message put off: its refusal could not be registered", "err", err)
+			return later
+		}
+	}
+	return refusedMail(why)
 }
 
-// examine returns why the message is ordinary mail, nil if it is to pass. err is
-// what went wrong before.
-func (v *visitor) examine(env milter.Envelope, err error) (why, _ error) {
-	if err != nil {
-		return nil, err
+// decide returns what becomes of the message for each recipient; nothing if it
+// passes.
+func (v *visitor) decide(ctx context.Context, env milter.Envelope) ([]reception.Fate, []points.Finding, error) {
+	rcpts, err := v.recipients(ctx, addresses(env.Recipients))
+	if err != nil || len(rcpts) == 0 {
+		return nil, nil, err
+	}
+	f := v.scan.Facts()
+	unwrappable := f.LongestLine > maxLine || f.NUL || f.BareCR || f.BareLF
+	checked := v.office.points.has(points.Incoming)
+	if !unwrappable && !checked && !rcpts[0].RefusesOrdinary { // they all do or none does, see Recipient
+		return nil, nil, nil
 	}
 	m, err := message.Read(v.body)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	rep, verr := v.office.verifier.Verify(m, v.now())
-	f := reception.Examine(m, rep, verr, v.office.directory, v.office.location)
-	if f.Class != reception.Other || reception.FromProvider(f.Why) {
-		return nil, nil
+	rep, verr := v.office.trust.verifier.VerifyContext(ctx, m, v.now())
+	q := v.office.arrival(m, reception.Examine(m, rep, verr, v.office.directory, v.office.location), pec.Address(env.Sender))
+	if q.Found.Class != reception.Other || reception.FromProvider(q.Found.Why) && !unwrappable {
+		return nil, nil, nil
 	}
-	if _, ok := reception.ReadBounce(m, pec.Address(env.Sender), v.office.clerk.Owner); ok {
-		return nil, nil
+	if _, ours := reception.ReadBounce(m, q.Sender, v.office.clerk.Owner); ours {
+		return nil, nil, nil
 	}
-	if _, known := reception.Anomaly(f.Why); !known {
-		return nil, f.Why
+	q.Gate, q.Recipients, q.Unwrappable = true, rcpts, unwrappable
+	q.Findings = v.office.points.look(ctx, points.Incoming, host.Question{Source: v.body, Range: message.Range{Len: v.body.Size()}, Facts: f, Client: env.ClientAddr, TLS: env.TLSVersion,
+		QueueID: env.QueueID, Sender: q.Sender, Recipients: certified(addresses(env.Recipients))})
+	d, err := v.office.points.reception.Decide(ctx, q)
+	if err == nil && len(d.Fates) == 0 {
+		d.Fates = make([]reception.Fate, len(rcpts))
 	}
-	return f.Why, nil
+	return d.Fates, q.Findings, err
+}
+
+// refusedByAll returns why all fates refuse the message.
+func refusedByAll(fates []reception.Fate) (points.Reason, bool) {
+	for _, f := range fates {
+		if f.Way != reception.Rejected {
+			return points.Reason{}, false
+		}
+	}
+	if len(fates) == 0 {
+		return points.Reason{}, false
+	}
+	return fates[0].Reason, true
+}
+
+func putOff(fates []reception.Fate) bool {
+	return slices.ContainsFunc(fates, func(f reception.Fate) bool { return f.Way == reception.Later })
+}
+
+// registerVirus writes into the register what is refused for a virus.
+func (v *visitor) registerVirus(ctx context.Context, env milter.Envelope, why points.Reason) error {
+	m, err := message.Read(v.body)
+	if err != nil {
+		return err
+	}
+	return v.office.clerk.RefuseInfected(ctx, m, pec.Address(env.Sender), addresses(env.Recipients), why.Italian, env.QueueID)
 }

@@ -1,14 +1,16 @@
 package main
 
 import (
+	"context"
 	"crypto/sha1"
 	"crypto/sha256"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"hash"
 	"io/fs"
+	"log/slog"
 	"os"
+	"reflect"
 	"strings"
 	"time"
 
@@ -16,25 +18,39 @@ import (
 	"pecd/pec"
 	"pecd/pec/directory"
 	"pecd/pec/issue"
-	"pecd/points/access"
 	"pecd/signer"
 )
 
 // An installation is all that the configuration names, read and checked. It is
-// not changed after it was loaded; a reload makes a new one.
+// not changed after it was loaded, but for the directory, which is exchanged in a
+// copy; a reload makes a new one.
 type installation struct {
 	config    *config.Config
 	location  *time.Location
-	identity  *signer.Identity
-	verifier  *signer.Verifier
+	signer    *signer.Signer
+	trust     *trust
 	directory *directory.Directory
 	provider  *directory.Provider // our own record
 	issuer    issue.Issuer
 }
 
+// A loading says what an installation is loaded for.
+type loading struct {
+	now func() time.Time
+	log *slog.Logger // of what is kept up to date; nil: none
+	// live is the daemon: it keeps on disk what others publish. Commands look at
+	// that, and fetch only what is not there.
+	live bool
+	// fresh fetches all anew and keeps nothing: pecd config check.
+	fresh bool
+}
+
+// look is how commands load an installation.
+var look = loading{now: time.Now}
+
 // load reads what file names. It refuses whatever would later certify wrongly:
 // an error names file, line and key where the cause was set.
-func load(file string, now time.Time) (*installation, error) {
+func load(ctx context.Context, file string, l loading) (*installation, error) {
 	cfg, err := config.Load(file)
 	if err != nil {
 		return nil, err
@@ -43,126 +59,113 @@ func load(file string, now time.Time) (*installation, error) {
 	if in.location, err = time.LoadLocation(cfg.Provider.Timezone); err != nil {
 		return nil, cfg.Problem("provider.timezone", err, "")
 	}
-	if err := in.loadIdentity(now); err != nil {
+	if err := in.loadSigner(ctx, l.now()); err != nil {
 		return nil, err
 	}
-	anchors, _, err := signer.LoadAnchors(cfg.Trust.Anchors)
-	if err != nil {
-		return nil, cfg.Problem("trust.anchors", err, "name a PEM file with the CAs of providers' certificates")
+	if err := in.loadTrust(ctx, l); err != nil {
+		return nil, errors.Join(err, in.close())
 	}
-	var crls []*x509.RevocationList
-	for _, file := range cfg.Trust.CRLs {
-		list, err := signer.LoadCRL(file)
-		if err != nil {
-			return nil, cfg.Problem("trust.crls", err, "name files with revocation lists, PEM or DER")
-		}
-		crls = append(crls, list)
-	}
-	in.verifier = signer.NewVerifier(anchors).WithCRLs(crls)
-	if err := in.loadDirectory(now); err != nil {
-		return nil, err
-	}
-	in.issuer = issue.Issuer{Name: cfg.Provider.Name, Address: in.identity.Address(), ItalianOnly: !*cfg.Provider.English}
+	in.issuer = issue.Issuer{Name: cfg.Provider.Name, Address: in.signer.Identity().Address(), ItalianOnly: !*cfg.Provider.English}
 	return in, nil
 }
 
-func (in *installation) loadIdentity(now time.Time) error {
-	cfg := in.config
-	id, err := signer.LoadPEM(cfg.Signer.Key, cfg.Signer.Certificate, now)
+// close lets go of what the installation holds: sessions of a hardware module,
+// fetches that run.
+func (in *installation) close() error {
+	if in.trust != nil {
+		in.trust.revocation.Close()
+	}
+	var errs []error
+	for _, t := range in.signer.Terms() {
+		errs = append(errs, t.Identity.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// loadSigner reads the key and certificate in force and, where one is set, the one
+// that follows.
+func (in *installation) loadSigner(ctx context.Context, now time.Time) error {
+	s := in.config.Signer
+	current, err := in.loadIdentity(ctx, "signer", s.Key, now)
 	if err != nil {
-		key := "signer.certificate"
-		if strings.Contains(err.Error(), cfg.Signer.Key) {
-			key = "signer.key"
+		return err
+	}
+	in.signer = signer.NewSigner(current)
+	if s.Next == (config.Next{}) {
+		return nil
+	}
+	// It need not be valid before the change.
+	next, err := in.loadIdentity(ctx, "signer.next", s.Next.Key, s.Next.From)
+	if err != nil {
+		return errors.Join(err, current.Close())
+	}
+	if in.signer, err = signer.NewRenewal(current, next, s.Next.From); err != nil {
+		return errors.Join(in.config.Problem("signer.next.from", err, "correct the instant of the change"), current.Close(), next.Close())
+	}
+	return nil
+}
+
+// loadIdentity reads the key of a table from wherever it is.
+func (in *installation) loadIdentity(ctx context.Context, table string, k config.Key, now time.Time) (id *signer.Identity, err error) {
+	cfg, file := in.config, k.Certificate
+	key := table + ".certificate"
+	switch {
+	case k.PKCS12 != "":
+		key, file = table+".pkcs12", k.PKCS12
+		id, err = signer.LoadPKCS12(k.PKCS12, k.PasswordFile, now)
+	case k.Module != "":
+		id, err = signer.LoadPKCS11(ctx, signer.PKCS11{Module: k.Module, Token: k.Token, Serial: k.Serial, Key: k.KeyLabel, KeyID: k.KeyID,
+			PINFile: k.PINFile, PINCredential: k.PINCredential}, k.Certificate, now)
+		if err != nil && !strings.Contains(err.Error(), k.Certificate) {
+			key = table + ".module"
 		}
-		return cfg.Problem(key, err, "")
+	default:
+		id, err = signer.LoadPEM(k.Key, k.Certificate, now)
+		if err != nil && strings.Contains(err.Error(), k.Key) {
+			key = table + ".key"
+		}
+	}
+	if err != nil {
+		return nil, cfg.Problem(key, err, "")
 	}
 	if !id.Address().Same(pec.Address(cfg.Provider.Address())) {
-		return cfg.Problem("signer.certificate", fmt.Errorf("%s: the certificate is for %s, the provider's address is %s",
-			cfg.Signer.Certificate, id.Address(), cfg.Provider.Address()), "correct provider.domain, or name the right certificate")
+		return nil, errors.Join(cfg.Problem(key, fmt.Errorf("%s: the certificate is for %s, the provider's address is %s",
+			file, id.Address(), cfg.Provider.Address()), "correct provider.domain, or name the right certificate"), id.Close())
 	}
-	in.identity = id
-	return nil
-}
-
-// loadDirectory reads the directory and finds our own record in it: other
-// providers will look us up there.
-func (in *installation) loadDirectory(now time.Time) error {
-	cfg := in.config
-	anchors, _, err := signer.LoadAnchors(cfg.Directory.Anchors)
-	if err != nil {
-		return cfg.Problem("directory.anchors", err, "name a PEM file with the CAs of whoever signs the directory")
-	}
-	if in.directory, err = loadDirectory(cfg.Directory.File, anchors, now); err != nil {
-		return cfg.Problem("directory.file", err, "fetch the directory again; the last good one stays in use only while the daemon runs")
-	}
-	cert := in.identity.Certificate().Raw
-	if _, ok := in.directory.ByCertificate(cert); !ok {
-		return cfg.Problem("signer.certificate", fmt.Errorf("the certificate is not in the directory %s: nobody would believe our signatures", cfg.Directory.File),
-			"have the directory updated with the certificate, or name the certificate that is in it")
-	}
-	p, ok := in.directory.Signer(cert, cfg.Provider.Domain)
-	if !ok {
-		return cfg.Problem("provider.domain", fmt.Errorf("the directory does not give the domain %s to the provider with our certificate", cfg.Provider.Domain),
-			"write a domain of our record in the directory")
-	}
-	if p.Name != cfg.Provider.Name {
-		return cfg.Problem("provider.name", fmt.Errorf("%q; the directory calls the provider with our certificate %q", cfg.Provider.Name, p.Name),
-			"write the name as the directory has it")
-	}
-	in.provider = p
-	return nil
-}
-
-// maxDirectory bounds the signed directory, in octets.
-const maxDirectory = 64 << 20
-
-func loadDirectory(file string, anchors *x509.CertPool, now time.Time) (*directory.Directory, error) {
-	st, err := os.Stat(file)
-	if err != nil {
-		return nil, err
-	}
-	if st.Size() > maxDirectory {
-		return nil, fmt.Errorf("%s: %d octets, more than the %d that a directory may have", file, st.Size(), maxDirectory)
-	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	ldif, _, err := signer.OpenSignedData(data, anchors, now)
-	if err != nil {
-		return nil, fmt.Errorf("%s: the signature of the directory does not hold: %w", file, err)
-	}
-	d, err := directory.Parse(ldif)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	return d, nil
-}
-
-// rules are the access point's.
-func (in *installation) rules() access.Rules {
-	a := in.config.Access
-	return access.Rules{Directory: in.directory, Provider: in.provider, MaxSize: a.MaxSize,
-		MaxRecipients: a.MaxRecipients, MaxTotal: a.MaxTotal, TrustMTA: a.SenderLogin == "mta"}
+	return id, nil
 }
 
 // configCheckCmd is pecd config check.
 type configCheckCmd struct{ configFlag }
 
 // Run loads everything that the configuration names, as serve would.
-func (c *configCheckCmd) Run(std streams) error {
-	in, err := load(c.Config, time.Now())
+func (c *configCheckCmd) Run(ctx context.Context, std streams) (err error) {
+	in, err := load(ctx, c.Config, loading{now: time.Now, fresh: true})
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, in.close()) }()
 	if st, err := os.Stat(in.config.Store.Path); err == nil && !st.IsDir() {
 		return in.config.Problem("store.path", errors.New("not a directory"), "name a directory")
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return in.config.Problem("store.path", err, "")
 	}
-	cert := in.identity.Certificate()
-	_, err = fmt.Fprintf(std.out, "%s: good\n  provider     %s\n  issues from  %s\n  certificate  valid until %s\n  directory    %d providers\n",
-		c.Config, in.provider.Name, in.issuer.Address, cert.NotAfter.Format(time.DateOnly), len(in.directory.Providers()))
+	if err := checkPlugins(ctx, in.config); err != nil {
+		return err
+	}
+	now := time.Now()
+	cert := in.signer.IdentityAt(now).Certificate()
+	for _, t := range in.signer.Terms() {
+		for _, f := range signer.CheckProfile(t.Identity.Certificate(), now) {
+			if f.Severity == signer.SeverityWarning {
+				if _, err := fmt.Fprintf(std.err, "warning: %s: %s\n  why: %s\n  fix: %s\n", t.Identity.Certificate().Subject, f.What, f.Why, f.Fix); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	_, err = fmt.Fprintf(std.out, "%s: good\n  provider     %s\n  issues from  %s\n  certificate  valid until %s\n  directory    %d providers\n  plugins      %d\n",
+		c.Config, in.provider.Name, in.issuer.Address, cert.NotAfter.Format(time.DateOnly), len(in.directory.Providers()), len(in.config.Plugins))
 	return err
 }
 
@@ -174,11 +177,10 @@ func briefHash(name string) func() hash.Hash {
 	return sha1.New
 }
 
-func newSigner(in *installation) *signer.Signer { return signer.NewSigner(in.identity) }
-
 // needsRestart reports whether something changed that is opened only at start.
 func needsRestart(old, now *config.Config) bool {
 	return old.Access.Milter != now.Access.Milter || old.Access.SocketGroup != now.Access.SocketGroup || old.Access.SocketMode != now.Access.SocketMode ||
 		old.Access.MaxSize != now.Access.MaxSize || old.Access.NoticeSize != now.Access.NoticeSize || old.Gate.Milter != now.Gate.Milter || old.Reception != now.Reception || old.Delivery != now.Delivery ||
-		old.Courier != now.Courier || old.Store != now.Store || old.Metrics != now.Metrics
+		old.Courier != now.Courier || old.Store != now.Store || old.Metrics != now.Metrics ||
+		!reflect.DeepEqual(specs(old), specs(now))
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/alecthomas/kong"
 
 	"pecd/cmd/pecd/config"
+	"pecd/plugins/conform"
+	"pecd/plugins/host"
 )
 
 // version is set by the build.
@@ -47,7 +49,27 @@ type commands struct {
 		Set  domainSetCmd  `cmd:"" help:"Set what becomes of ordinary mail for all mailboxes of a domain."`
 		Show domainShowCmd `cmd:"" help:"Show what was set."`
 	} `cmd:"" help:"Settings of domains."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Directory struct {
+		Show   directoryShowCmd   `cmd:"" help:"Show the directory of providers that is in force."`
+		Update directoryUpdateCmd `cmd:"" help:"Look for a new one now."`
+		Export directoryExportCmd `cmd:"" help:"Write our own records, signed, for the authority."`
+	} `cmd:"" help:"The directory of providers (indice dei gestori)."`
+	Virus struct {
+		List   virusListCmd   `cmd:"" help:"List the infected messages that are kept."`
+		Export virusExportCmd `cmd:"" help:"Write one to a file."`
+	} `cmd:"" help:"The virus store: infected originals, kept for 30 months."`
+	Plugin struct {
+		New   pluginNewCmd   `cmd:"" help:"Write a project for a plugin, ready to build."`
+		Check pluginCheckCmd `cmd:"" help:"Try whether a program behaves as a plugin must."`
+		List  pluginListCmd  `cmd:"" help:"Show the plugins that run."`
+	} `cmd:"" help:"Programs of others that check messages, or take the place of a point."`
+	Setup struct {
+		Postfix setupPostfixCmd `cmd:"" help:"Show what must change in Postfix, make it, or take it back."`
+	} `cmd:"" help:"Set up the mail server for pecd."`
+	Quickstart quickstartCmd `cmd:"" help:"Write the first configuration of an installation."`
+	Doctor     doctorCmd     `cmd:"" help:"Say what is wrong with the installation, and what mends it."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
+	Manual     manualCmd     `cmd:"" hidden:"" help:"Write the manual pages and the completions of shells."`
 }
 
 type versionCmd struct{}
@@ -67,6 +89,8 @@ type configFlag struct {
 }
 
 func main() {
+	host.LaunchIfAsked()   // the process that becomes a plugin begins here
+	conform.ChildIfAsked() // and the one that pecd plugin check kills
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	os.Exit(run(ctx, os.Args[1:], streams{os.Stdout, os.Stderr}))

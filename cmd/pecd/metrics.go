@@ -19,6 +19,8 @@ type metrics struct {
 	submissions *prometheus.CounterVec   // by verdict
 	arrivals    *prometheus.CounterVec   // by class
 	handovers   *prometheus.CounterVec   // courier to MTA, by outcome
+	plugins     *prometheus.HistogramVec // seconds of calls, by plugin and outcome
+	infected    *prometheus.CounterVec   // messages with a virus, by what they are
 	doors       *prometheus.CounterVec   // what happened on the sockets, by door and event
 	duration    *prometheus.HistogramVec // seconds from the last octet to the answer, by door
 }
@@ -32,15 +34,70 @@ func newMetrics(store logstore.Store) *metrics {
 			Help: "Messages that the MTA delivered, by class."}, []string{"class"}),
 		handovers: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pecd_handovers_total",
 			Help: "Hand-overs of signed messages to the MTA, by outcome."}, []string{"outcome"}),
+		plugins: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "pecd_plugin_seconds",
+			Help:    "Seconds that calls of plugins took, by outcome.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"plugin", "outcome"}),
+		infected: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pecd_infected_total",
+			Help: "Messages with a virus: submission, envelope, ordinary, gate."}, []string{"what"}),
 		doors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pecd_door_events_total",
 			Help: "Connections and errors at the sockets."}, []string{"door", "event"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "pecd_answer_seconds",
 			Help:    "Seconds from the last octet of a message to the answer.",
 			Buckets: prometheus.ExponentialBuckets(0.002, 2, 14)}, []string{"door"}),
 	}
-	m.registry.MustRegister(m.submissions, m.arrivals, m.handovers, m.doors, m.duration, storeCollector{store},
+	m.registry.MustRegister(m.submissions, m.arrivals, m.handovers, m.plugins, m.infected, m.doors, m.duration, storeCollector{store},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// observePlugin counts a call of a plugin.
+func (m *metrics) observePlugin(plugin, outcome string, took time.Duration) {
+	m.plugins.WithLabelValues(plugin, outcome).Observe(took.Seconds())
+}
+
+// trustCollector asks at each scrape how it stands with what others publish.
+type trustCollector struct{ office func() *office }
+
+var (
+	descDirectory = prometheus.NewDesc("pecd_directory_checked_timestamp_seconds", "When the directory in force was last known to be the current one.", nil, nil)
+	descDomains   = prometheus.NewDesc("pecd_directory_domains", "Certified domains in the directory in force.", nil, nil)
+	descCertUntil = prometheus.NewDesc("pecd_certificate_until_timestamp_seconds", "When the certificate that signs now ends.", nil, nil)
+	descCRLNext   = prometheus.NewDesc("pecd_crl_next_update_timestamp_seconds", "When a revocation list runs out; 0 if none could be had.", []string{"source"}, nil)
+	descCRL       = prometheus.NewDesc("pecd_crl_entries", "Revoked certificates in all revocation lists.", nil, nil)
+)
+
+func (trustCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descDirectory, descDomains, descCertUntil, descCRLNext, descCRL} {
+		ch <- d
+	}
+}
+
+func (c trustCollector) Collect(ch chan<- prometheus.Metric) {
+	o := c.office()
+	if o == nil {
+		return // it is only starting
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	st := o.trust.index.Status()
+	gauge(descDirectory, seconds(st.Checked))
+	gauge(descDomains, float64(st.Domains))
+	gauge(descCertUntil, seconds(o.signer.IdentityAt(clock()).Certificate().NotAfter))
+	entries := 0
+	for _, l := range o.trust.revocation.Status() {
+		gauge(descCRLNext, seconds(l.NextUpdate), l.Source)
+		entries += l.Entries
+	}
+	gauge(descCRL, float64(entries))
+}
+
+// seconds is t as Prometheus wants it; 0 for the zero time.
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.Unix())
 }
 
 // storeCollector asks the store at each scrape.
@@ -50,11 +107,12 @@ var (
 	descEntries = prometheus.NewDesc("pecd_register_entries", "Entries in the register.", nil, nil)
 	descOutbox  = prometheus.NewDesc("pecd_outbox_messages", "Signed messages that the MTA has not taken yet.", nil, nil)
 	descOldest  = prometheus.NewDesc("pecd_outbox_oldest_timestamp_seconds", "When the oldest message of the outbox was committed; 0 if it is empty.", nil, nil)
+	descKept    = prometheus.NewDesc("pecd_infected_kept", "Infected messages in the virus store.", nil, nil)
 	descOpen    = prometheus.NewDesc("pecd_ledger_open", "Certified recipients about whom no outcome is known yet.", nil, nil)
 )
 
 func (storeCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descEntries, descOutbox, descOldest, descOpen} {
+	for _, d := range []*prometheus.Desc{descEntries, descOutbox, descOldest, descOpen, descKept} {
 		ch <- d
 	}
 }
@@ -67,15 +125,12 @@ func (s storeCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.NewInvalidMetric(descEntries, err)
 		return
 	}
-	var oldest float64
-	if !st.Oldest.IsZero() {
-		oldest = float64(st.Oldest.Unix())
-	}
 	gauge := func(d *prometheus.Desc, v float64) { ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
 	gauge(descEntries, float64(st.Entries))
 	gauge(descOutbox, float64(st.Outbox))
-	gauge(descOldest, oldest)
+	gauge(descOldest, seconds(st.Oldest))
 	gauge(descOpen, float64(st.Open))
+	gauge(descKept, float64(st.Infected))
 }
 
 // serve answers /metrics on l until ctx is done.

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"pecd/cmd/pecd/config"
 	"pecd/logstore"
 	"pecd/pec"
 	"pecd/points/act"
@@ -62,16 +61,17 @@ func (c *domainSetCmd) Run(ctx context.Context, std streams) error {
 }
 
 // set has the running daemon set the policy, or does so itself if none runs.
-func (c *policySet) set(ctx context.Context, std streams, subject string) error {
-	in, err := load(c.Config, time.Now())
+func (c *policySet) set(ctx context.Context, std streams, subject string) (err error) {
+	in, err := load(ctx, c.Config, look)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, in.close()) }()
 	p := logstore.Policy{Subject: subject, Ordinary: strings.TrimPrefix(c.OrdinaryMail, "default")}
 	if err := checkPolicy(p, in.provider.Manages); err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
-	err = control(ctx, in.config.Store.Path, "/policy", p)
+	err = control(ctx, in.config.Store.Path, "/policy", p, nil)
 	if errors.Is(err, errNoDaemon) {
 		err = setAlone(ctx, in, p)
 	}
@@ -119,11 +119,7 @@ func (c *domainShowCmd) Run(ctx context.Context, std streams) error {
 
 // show prints what was set: for one subject, or all mailboxes or domains.
 func (c *policyShow) show(ctx context.Context, std streams, subject string, mailboxes bool) error {
-	cfg, err := config.Load(c.Config)
-	if err != nil {
-		return err
-	}
-	store, err := logstore.OpenReadOnly(ctx, cfg.Store.Path)
+	store, err := openReader(ctx, c.Config)
 	if err != nil {
 		return err
 	}

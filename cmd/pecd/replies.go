@@ -21,10 +21,8 @@ var discard = milter.Verdict{Action: milter.Discard}
 
 // What the gate on port 25 says.
 var (
-	ordinaryRefused = milter.Verdict{Action: milter.Reject, Reply: "550 5.7.1 La casella accetta solo posta certificata / This mailbox takes certified mail only"}
-	unwrappable     = milter.Verdict{Action: milter.Reject, Reply: "550 5.6.0 Righe oltre 998 byte o byte non ammessi / Lines over 998 octets, or octets that mail cannot carry"}
-	oneByOne        = milter.Verdict{Action: milter.Defer, Reply: "452 4.5.3 This recipient needs a transaction of its own, try again"}
-	needTLS         = milter.Verdict{Action: milter.Reject, Reply: "530 5.7.0 Must issue a STARTTLS command first: certified mail travels encrypted (RFC 6109, 5.3)"}
+	oneByOne = milter.Verdict{Action: milter.Defer, Reply: "452 4.5.3 This recipient needs a transaction of its own, try again"}
+	needTLS  = milter.Verdict{Action: milter.Reject, Reply: "530 5.7.0 Must issue a STARTTLS command first: certified mail travels encrypted (RFC 6109, 5.3)"}
 )
 
 // malformed refuses a message whose header the MTA cannot show to the octet.
@@ -47,6 +45,34 @@ var enhanced = map[points.Cause]string{
 	points.BadOctets:           "550 5.6.0",
 	points.FieldRepeated:       "550 5.6.0",
 	points.Malformed:           "550 5.6.0",
+	points.Policy:              "550 5.7.1",
+	points.Virus:               "554 5.7.1",
+}
+
+// refusedMail is what the gate says to the server that sends.
+func refusedMail(why points.Reason) milter.Verdict {
+	return milter.Verdict{Action: milter.Reject, Reply: enhanced[why.Cause] + " " + told(why)}
+}
+
+// told is a reason in both languages.
+func told(why points.Reason) string {
+	text := why.Italian + " / " + why.English
+	if why.Cause == points.Virus {
+		text = "Virus nel messaggio / Virus in the message: " + why.English
+	}
+	if len(text) > maxReply {
+		text = text[:maxReply] + "..."
+	}
+	return text
+}
+
+// rejected is the same at the LMTP door.
+func rejected(why points.Reason) lmtp.Status {
+	s := lmtp.Status{Text: told(why)}
+	if _, err := fmt.Sscanf(enhanced[why.Cause], "%d %d.%d.%d", &s.Code, &s.Enhanced[0], &s.Enhanced[1], &s.Enhanced[2]); err != nil {
+		return statusLater // a cause without code
+	}
+	return s
 }
 
 // maxReply bounds the text of a refusal, in octets, so that it fits a reply line
@@ -60,6 +86,9 @@ func refusal(reasons []points.Reason) milter.Verdict {
 		code = enhanced[reasons[0].Cause]
 	}
 	text := points.Describe(reasons)
+	if virus, ok := points.Find(reasons, points.Virus); ok {
+		return refusedMail(virus)
+	}
 	if len(text) > maxReply {
 		text = points.Describe(reasons[:1])
 		if n := len(reasons) - 1; n > 0 {
@@ -78,7 +107,6 @@ var (
 	statusLater       = lmtp.Status{Code: 451, Enhanced: [3]int{4, 3, 0}, Text: "temporarily unavailable, try again later"}
 	statusNoMailbox   = lmtp.Status{Code: 550, Enhanced: [3]int{5, 1, 1}, Text: "the mailbox store refuses the message"}
 	statusUnwrappable = lmtp.Status{Code: 550, Enhanced: [3]int{5, 6, 0}, Text: "the message has lines over 998 octets, or octets that mail cannot carry"}
-	statusOrdinary    = lmtp.Status{Code: 550, Enhanced: [3]int{5, 7, 1}, Text: "this mailbox takes certified mail only"}
 )
 
 // result reads the store's status about a recipient.

@@ -23,6 +23,8 @@ import (
 	"pecd/logstore"
 	"pecd/milter"
 	"pecd/milter/socket"
+	"pecd/pec/directory"
+	"pecd/plugins/host"
 	"pecd/points/act"
 )
 
@@ -36,11 +38,12 @@ type serveCmd struct{ configFlag }
 // Run is the daemon: it opens the store, then the way out, then the doors, and
 // ends them in the opposite order when ctx is done.
 func (c *serveCmd) Run(ctx context.Context) error {
-	in, err := load(c.Config, clock())
+	log, level := newLogger("info")
+	in, err := load(ctx, c.Config, loading{now: clock, log: log, live: true})
 	if err != nil {
 		return err
 	}
-	log, level := newLogger(in.config.Log.Level)
+	setLevel(level, in.config.Log.Level)
 	// Live data is small, so the collector runs often for little: letting it wait
 	// saves a tenth of the processor for some MB (docs/performance.md).
 	if os.Getenv("GOGC") == "" {
@@ -50,7 +53,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	// with there. Go ends the process otherwise.
 	signal.Ignore(syscall.SIGXFSZ)
 	log.Info("starting", "version", version, "provider", in.provider.Name, "config", c.Config,
-		"directory_providers", len(in.directory.Providers()), "certificate_until", in.identity.Certificate().NotAfter)
+		"directory_providers", len(in.directory.Providers()), "certificate_until", in.signer.IdentityAt(clock()).Certificate().NotAfter)
 
 	store, err := logstore.Open(ctx, logstore.Options{Dir: in.config.Store.Path, Now: clock, Rand: rand.Reader, AtStep: storeStep, Log: log})
 	if err != nil {
@@ -67,12 +70,59 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		return fmt.Errorf("store: %w", err)
 	}
 	d := &daemon{secret: secret, file: c.Config, log: log, level: level, store: store, metrics: newMetrics(store)}
-	d.office.Store(d.open(in))
+	d.metrics.registry.MustRegister(trustCollector{d.office.Load})
+	if d.passed, err = socket.FromSystemd(os.Getenv, os.Getpid()); err != nil {
+		return err
+	}
+	defer d.closePlugins()
+	if err := d.startPlugins(ctx, in.config); err != nil {
+		return err
+	}
+	defer d.release()
+	d.enforce(ctx, in)
 	if err := d.listen(ctx, in); err != nil {
 		d.close()
 		return err
 	}
 	return d.run(ctx, in)
+}
+
+// enforce puts an installation in force: the next messages are its. What others
+// publish is kept up to date for it, instead of for the one before.
+func (d *daemon) enforce(ctx context.Context, in *installation) {
+	d.retire()
+	changed := func(dir *directory.Directory) {
+		with, err := in.with(dir, clock())
+		if err != nil {
+			d.log.Error("the new directory cannot be used; the old one stays in force", "err", err)
+			return
+		}
+		d.office.Store(d.open(with))
+	}
+	in.trust.changed.Store(&changed)
+	d.office.Store(d.open(in))
+	kctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := in.trust.run(kctx, d.log); err != nil && kctx.Err() == nil {
+			d.log.Error("directory and revocation lists are not kept up to date any more", "err", err)
+		}
+	}()
+	d.keeping = func() {
+		cancel()
+		<-done
+	}
+	d.loaded = append(d.loaded, in)
+}
+
+// retire ends the upkeep of the installation in force. Messages under way may
+// still use it, so what it holds is let go of at the end.
+func (d *daemon) retire() {
+	if d.keeping != nil {
+		d.keeping()
+		d.keeping = nil
+	}
 }
 
 // A daemon is what runs between start and end.
@@ -84,13 +134,29 @@ type daemon struct {
 	store   logstore.Store
 	metrics *metrics
 	office  atomic.Pointer[office]
+	plugins *host.Host // nil: none
+	scratch string     // a directory of ours for their sockets; empty: systemd's
 
+	keeping func()          // ends the upkeep of the installation in force; nil: there is none
+	loaded  []*installation // all that were in force
+
+	passed                                   *socket.Passed // by systemd
 	access, gate, arrivals, control, figures net.Listener
+}
+
+// release lets go of all that was loaded, when no message is under way any more.
+func (d *daemon) release() {
+	d.retire()
+	for _, in := range d.loaded {
+		if err := in.close(); err != nil {
+			d.log.Error("keys", "err", err)
+		}
+	}
 }
 
 // open gives the installation its clerk.
 func (d *daemon) open(in *installation) *office {
-	return &office{installation: in, clerk: &act.Clerk{Issuer: in.issuer, Signer: newSigner(in), Store: d.store,
+	return &office{installation: in, points: decidersOf(d.plugins), clerk: &act.Clerk{Issuer: in.issuer, Signer: in.signer, Store: d.store,
 		Secret: d.secret, BriefHash: briefHash(in.config.Delivery.BriefHash), Now: clock, Location: in.location, Rand: rand.Reader}}
 }
 
@@ -98,19 +164,22 @@ func (d *daemon) open(in *installation) *office {
 // whole.
 func (d *daemon) listen(ctx context.Context, in *installation) (err error) {
 	cfg := in.config
-	if d.access, err = listen(ctx, cfg.Access.Milter, cfg.Access.SocketMode, cfg.Access.SocketGroup); err != nil {
+	if d.access, err = d.door(ctx, cfg.Access.Milter, cfg.Access.SocketMode, cfg.Access.SocketGroup); err != nil {
 		return cfg.Problem("access.milter", err, "")
 	}
 	if cfg.Gate.Milter != "" {
-		if d.gate, err = listen(ctx, cfg.Gate.Milter, cfg.Gate.SocketMode, cfg.Gate.SocketGroup); err != nil {
+		if d.gate, err = d.door(ctx, cfg.Gate.Milter, cfg.Gate.SocketMode, cfg.Gate.SocketGroup); err != nil {
 			return cfg.Problem("gate.milter", err, "")
 		}
 	}
 	if d.control, err = listen(ctx, "unix:"+controlSocket(cfg.Store.Path), "0600", ""); err != nil {
 		return cfg.Problem("store.path", fmt.Errorf("control socket: %w", err), "")
 	}
-	if d.arrivals, err = listen(ctx, cfg.Reception.LMTP, cfg.Reception.SocketMode, cfg.Reception.SocketGroup); err != nil {
+	if d.arrivals, err = d.door(ctx, cfg.Reception.LMTP, cfg.Reception.SocketMode, cfg.Reception.SocketGroup); err != nil {
 		return cfg.Problem("reception.lmtp", err, "")
+	}
+	if err := d.leaveRest(); err != nil {
+		return err
 	}
 	if cfg.Metrics.Listen == "" {
 		return nil
@@ -166,15 +235,18 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 		g.Go(func() error { return d.metrics.serve(gctx, d.figures) })
 	}
 	g.Go(func() error { d.reloadOnHangup(gctx); return nil })
+	g.Go(func() error { d.beat(gctx); return nil })
 	g.Go(func() error {
 		<-gctx.Done()
 		d.log.Info("draining", "reason", context.Cause(gctx))
+		d.tell(systemdStopping)
 		defer stopCourier()
 		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 		defer cancel()
 		return errors.Join(access.Shutdown(sctx), gate.Shutdown(sctx), arrivals.Shutdown(sctx))
 	})
 	d.log.Info("ready")
+	d.tell(systemdReady)
 	err := g.Wait()
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		err = nil
@@ -183,11 +255,17 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 	return err
 }
 
-// expire issues timeout notices as they fall due, until ctx is done.
+// expire issues timeout notices as they fall due, and removes infected messages
+// whose term is over, until ctx is done.
 func (d *daemon) expire(ctx context.Context) {
 	tick := time.NewTicker(expiryPause)
 	defer tick.Stop()
 	for {
+		if n, err := d.office.Load().clerk.Purge(ctx); err != nil && ctx.Err() == nil {
+			d.log.Error("infected messages could not be removed", "err", err)
+		} else if n > 0 {
+			d.log.Info("infected messages removed, their term is over", "messages", n)
+		}
 		if err := d.office.Load().clerk.Expire(ctx); err != nil && ctx.Err() == nil {
 			d.log.Error("timeout notices could not be issued", "err", err)
 		}
@@ -220,18 +298,25 @@ func (d *daemon) reloadOnHangup(ctx context.Context) {
 			return
 		case <-hangup:
 		}
-		in, err := load(d.file, clock())
-		if err != nil {
-			d.log.Error("reload failed, the old configuration stays in force", "err", err)
-			continue
-		}
-		if old := d.office.Load().config; needsRestart(old, in.config) {
-			d.log.Warn("sockets, store or courier were changed: restart to apply that")
-		}
-		setLevel(d.level, in.config.Log.Level)
-		d.office.Store(d.open(in))
-		d.log.Info("reloaded", "directory_providers", len(in.directory.Providers()))
+		d.reload(ctx)
 	}
+}
+
+// reload reads the configuration anew, while systemd knows that it does.
+func (d *daemon) reload(ctx context.Context) {
+	d.tell(systemdReloading)
+	defer d.tell(systemdReady)
+	in, err := load(ctx, d.file, loading{now: clock, log: d.log, live: true})
+	if err != nil {
+		d.log.Error("reload failed, the old configuration stays in force", "err", err)
+		return
+	}
+	if old := d.office.Load().config; needsRestart(old, in.config) {
+		d.log.Warn("sockets, store, courier or plugins were changed: restart to apply that")
+	}
+	setLevel(d.level, in.config.Log.Level)
+	d.enforce(ctx, in)
+	d.log.Info("reloaded", "directory_providers", len(in.directory.Providers()))
 }
 
 func (d *daemon) doorEvent(door string) func(string) {

@@ -35,6 +35,16 @@ var (
 	killSeen            atomic.Int64
 )
 
+// pluginBackOff is what PECD_PLUGIN_BACKOFF says; drills do not wait for plugins
+// that die on purpose.
+func pluginBackOff() time.Duration {
+	d, err := time.ParseDuration(os.Getenv("PECD_PLUGIN_BACKOFF"))
+	if err != nil {
+		return 0
+	}
+	return d
+}
+
 func readKill(v string) (string, int64) {
 	step, count, ok := strings.Cut(v, ":")
 	if n, err := strconv.ParseInt(count, 10, 64); ok && err == nil {

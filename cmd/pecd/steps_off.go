@@ -12,3 +12,6 @@ func clock() time.Time { return time.Now() }
 
 // atStep does nothing in a build for use.
 func atStep(string) {}
+
+// pluginBackOff leaves it to the host when a plugin is started again.
+func pluginBackOff() time.Duration { return 0 }

@@ -34,6 +34,7 @@ const usage = `usage: demo [-dir DIR] [-pecd FILE] COMMAND
 func main() {
 	dir := flag.String("dir", ".demo", "directory of the demo")
 	pecd := flag.String("pecd", "bin/pecd", "the pecd to run")
+	keys := flag.String("keys", stage.KeysPEM, "where the providers' keys are: pem, pkcs12 or softhsm")
 	flag.Usage = func() { fmt.Fprint(os.Stderr, usage); flag.PrintDefaults() }
 	flag.Parse()
 	// SIGPIPE too: "make demo | head" must not leave servers behind.
@@ -42,7 +43,7 @@ func main() {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	t := newTerminal(os.Stdout)
-	err := command(ctx, flag.Arg(0), t, *dir, *pecd)
+	err := command(ctx, flag.Arg(0), t, stage.Options{Dir: *dir, PecdBinary: *pecd, Keys: *keys, Log: io.Discard})
 	t.drop()
 	switch {
 	case errors.Is(err, errUsage):
@@ -59,8 +60,8 @@ func main() {
 
 var errUsage = errors.New("wrong use")
 
-func command(ctx context.Context, name string, t *terminal, dir, pecd string) error {
-	run, ok := map[string]func(context.Context, *terminal, string, string) error{
+func command(ctx context.Context, name string, t *terminal, o stage.Options) error {
+	run, ok := map[string]func(context.Context, *terminal, stage.Options) error{
 		"story": story, "up": up, "down": down,
 	}[name]
 	if !ok {
@@ -69,15 +70,15 @@ func command(ctx context.Context, name string, t *terminal, dir, pecd string) er
 	if os.Geteuid() != 0 {
 		return stage.ErrNotRoot
 	}
-	dir, err := filepath.Abs(dir)
+	var err error
+	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
+		return err
+	}
+	unlock, err := lock(o.Dir)
 	if err != nil {
 		return err
 	}
-	unlock, err := lock(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(run(ctx, t, dir, pecd), unlock())
+	return errors.Join(run(ctx, t, o), unlock())
 }
 
 // lock keeps a second command from working on the same directory. unlock also
@@ -116,7 +117,8 @@ func removeIfEmpty(dir string) error {
 func envFile(dir string) string { return filepath.Join(dir, "env.json") }
 
 // up brings the servers up and leaves them. What is up already stays.
-func up(ctx context.Context, t *terminal, dir, pecd string) error {
+func up(ctx context.Context, t *terminal, o stage.Options) error {
+	dir := o.Dir
 	if s, err := stage.Open(dir); err == nil && s.Alive() {
 		if _, err := os.Stat(envFile(dir)); err == nil {
 			t.printf("The demo is up already; %s describes it. \"make demo-down\" stops it.\n", envFile(dir))
@@ -127,7 +129,7 @@ func up(ctx context.Context, t *terminal, dir, pecd string) error {
 	if err := os.Remove(envFile(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	s, err := bringUp(ctx, t, dir, pecd)
+	s, err := bringUp(ctx, t, o)
 	if errors.Is(err, context.Canceled) {
 		return errors.Join(err, stage.Clean(context.WithoutCancel(ctx), dir))
 	}
@@ -143,12 +145,12 @@ func up(ctx context.Context, t *terminal, dir, pecd string) error {
 
 // bringUp builds and starts a stage. After an error nothing runs; what it wrote
 // stays for the reader of its logs.
-func bringUp(ctx context.Context, t *terminal, dir, pecd string) (*stage.Stage, error) {
-	if _, err := os.Stat(pecd); err != nil {
+func bringUp(ctx context.Context, t *terminal, o stage.Options) (*stage.Stage, error) {
+	if _, err := os.Stat(o.PecdBinary); err != nil {
 		return nil, fmt.Errorf("no pecd to run: %w; \"make build\" builds it", err)
 	}
 	t.begin("keys, certificates and the signed directory of providers")
-	s, err := stage.New(ctx, stage.Options{Dir: dir, PecdBinary: pecd, Log: io.Discard})
+	s, err := stage.New(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +180,8 @@ func describe(t *terminal, s *stage.Stage, file string) error {
 }
 
 // down stops and removes what up, or a story that was cut off, has left.
-func down(ctx context.Context, t *terminal, dir, _ string) error {
+func down(ctx context.Context, t *terminal, o stage.Options) error {
+	dir := o.Dir
 	found := false
 	for _, d := range []string{dir, filepath.Join(dir, "story")} {
 		if _, err := os.Lstat(filepath.Join(d, "run")); err == nil {

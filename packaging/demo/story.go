@@ -18,13 +18,14 @@ const patience = 90 * time.Second
 // story brings everything up in a directory of its own, so that a demo that is
 // up is not disturbed, tells the story, and cleans up. After a failure the files
 // stay for whoever wants to know why; the processes never do.
-func story(ctx context.Context, t *terminal, dir, pecd string) error {
-	own := filepath.Join(dir, "story")
+func story(ctx context.Context, t *terminal, o stage.Options) error {
+	own := filepath.Join(o.Dir, "story")
+	o.Dir = own
 	t.printf("%s\n", t.paint("1", "pecd: a certified message goes its whole way"))
 	t.printf("Two providers of certified mail and an ordinary mail server on 127.0.0.1, each with a\n")
 	t.printf("Postfix and a Dovecot of its own. The keys are made now and thrown away at the end.\n")
 	t.heading("The servers")
-	s, err := bringUp(ctx, t, own, pecd)
+	s, err := bringUp(ctx, t, o)
 	if err == nil {
 		err = tell(ctx, t, s)
 	}

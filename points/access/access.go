@@ -4,29 +4,36 @@
 package access
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
 	"pecd/pec"
-	"pecd/pec/directory"
 	"pecd/pec/message"
 	"pecd/points"
 )
 
-// A Submission is a message as its user handed it in, with its circumstances.
-type Submission struct {
-	Login      string      // who authenticated; empty if nobody did
-	Sender     pec.Address // SMTP reverse path
-	Recipients []pec.Address
-	Message    *message.Message
-	Facts      message.Facts // of the whole message
+// A Point is an access point: the Builtin one, or one that takes its place. Its
+// methods may be called concurrently. An error means doubt: the message is put
+// off.
+type Point interface {
+	Decide(ctx context.Context, s Submission) (Decision, error)
 }
 
-// Rules are what a provider sets.
-type Rules struct {
-	Directory *directory.Directory
-	// Provider is our record in Directory.
-	Provider *directory.Provider
+// A Submission is a message as its user handed it in, with its circumstances.
+type Submission struct {
+	Login      string          // who authenticated; empty if nobody did
+	Sender     pec.Address     // SMTP reverse path
+	SenderOurs bool            // its domain is managed here
+	Recipients []pec.Recipient // of SMTP, with their types after the directory
+	Message    *message.Message
+	Facts      message.Facts // of the whole message
+	Limits     Limits
+	Findings   []points.Finding // of the checks at submission, in their order
+}
+
+// Limits are what a provider sets. A zero limit is none.
+type Limits struct {
 	// MaxSize is the largest message in octets; MaxRecipients the most
 	// recipients of one message. At least 50 recipients must be granted and
 	// 30 MB for size times recipients (docs/rules.md, S1).
@@ -38,39 +45,51 @@ type Rules struct {
 	TrustMTA bool
 }
 
-// An Outcome is the access point's decision.
-type Outcome struct {
+// A Decision is what an access point says of a message.
+type Decision struct {
 	Verdict points.Verdict
 	// Reasons are all the rules that the message breaks, where it is refused.
 	Reasons []points.Reason
-	// Event is what is certified of the message, or of its refusal, as far as it
-	// is known; instant, identifier and kind are still to be set.
-	Event pec.Event
 }
+
+// Builtin is the access point of RFC 6109, 3.1.1.
+type Builtin struct{}
 
 // maxLine is the longest line, in octets without its end, that every MTA hands
 // on unfolded (RFC 5321, 4.5.3.1.6): a fold inside the signed part would break
 // the signature.
 const maxLine = 998
 
-// Decide applies the formal checks of RFC 6109, 3.1.1.
-func Decide(s Submission, r Rules) Outcome {
-	c := check{Submission: s, Rules: r}
+// Decide applies the formal checks of RFC 6109, 3.1.1, and then what the checks
+// found: a virus is told alone, since it decides what becomes of the message.
+func (Builtin) Decide(_ context.Context, s Submission) (Decision, error) {
+	c := check{Submission: s}
 	c.whole()
 	c.fields()
 	from := c.from()
 	c.sender(from)
 	c.recipients()
-	if len(c.reasons) > 0 {
-		return Outcome{Verdict: points.Refuse, Reasons: c.reasons, Event: c.event(s.Sender)}
+	worst, found := points.Worst(s.Findings)
+	switch {
+	case found && worst.Says == points.Infected && (len(c.reasons) == 0 || points.Formal(c.reasons)):
+		return refuse(points.Reason{Cause: points.Virus, Italian: worst.Virus, English: worst.Virus}), nil
+	case len(c.reasons) > 0:
+		return refuse(c.reasons...), nil
+	case found && worst.Says == points.Refused:
+		return refuse(worst.Reason), nil
+	case found:
+		return Decision{}, nil
 	}
-	return Outcome{Verdict: points.Accept, Event: c.event(from)}
+	return Decision{Verdict: points.Accept}, nil
+}
+
+func refuse(reasons ...points.Reason) Decision {
+	return Decision{Verdict: points.Refuse, Reasons: reasons}
 }
 
 // check gathers the reasons while the rules are applied one after the other.
 type check struct {
 	Submission
-	Rules
 	reasons []points.Reason
 }
 
@@ -81,15 +100,15 @@ func (c *check) refuse(cause points.Cause, italian, english string, args ...any)
 
 // whole checks what concerns the message as bytes.
 func (c *check) whole() {
-	f := c.Facts
-	if c.MaxSize > 0 && f.Size > c.MaxSize {
-		c.refuse(points.TooLarge, "il messaggio di %d byte supera il limite di %d", "the message of %d octets exceeds the limit of %d", f.Size, c.MaxSize)
+	f, max := c.Facts, c.Limits
+	if max.MaxSize > 0 && f.Size > max.MaxSize {
+		c.refuse(points.TooLarge, "il messaggio di %d byte supera il limite di %d", "the message of %d octets exceeds the limit of %d", f.Size, max.MaxSize)
 	}
-	if n := int64(len(c.Recipients)); c.MaxTotal > 0 && f.Size > 0 && n > c.MaxTotal/f.Size {
-		c.refuse(points.TooLargeTimes, "%d byte per %d destinatari superano il limite complessivo di %d byte", "%d octets times %d recipients exceed the total limit of %d octets", f.Size, n, c.MaxTotal)
+	if n := int64(len(c.Recipients)); max.MaxTotal > 0 && f.Size > 0 && n > max.MaxTotal/f.Size {
+		c.refuse(points.TooLargeTimes, "%d byte per %d destinatari superano il limite complessivo di %d byte", "%d octets times %d recipients exceed the total limit of %d octets", f.Size, n, max.MaxTotal)
 	}
-	if c.MaxRecipients > 0 && len(c.Recipients) > c.MaxRecipients {
-		c.refuse(points.TooManyRecipients, "%d destinatari, il massimo e' %d", "%d recipients, the most allowed is %d", len(c.Recipients), c.MaxRecipients)
+	if max.MaxRecipients > 0 && len(c.Recipients) > max.MaxRecipients {
+		c.refuse(points.TooManyRecipients, "%d destinatari, il massimo e' %d", "%d recipients, the most allowed is %d", len(c.Recipients), max.MaxRecipients)
 	}
 	if f.LongestLine > maxLine {
 		c.refuse(points.LineTooLong, "una riga di %d byte supera il limite di %d: la firma non reggerebbe al trasporto",
@@ -137,13 +156,13 @@ func (c *check) from() pec.Address {
 func (c *check) sender(from pec.Address) {
 	if c.Login == "" {
 		c.refuse(points.NotAuthenticated, "il mittente non si e' autenticato", "the sender has not authenticated")
-	} else if !c.TrustMTA && !pec.Address(c.Login).Same(c.Sender) {
+	} else if !c.Limits.TrustMTA && !pec.Address(c.Login).Same(c.Sender) {
 		c.refuse(points.LoginNotSender, "l'utente %s non puo' inviare come %s", "the user %s may not send as %s", c.Login, c.Sender)
 	}
 	if from != "" && !from.Same(c.Sender) {
 		c.refuse(points.FromDiffers, "il campo From (%s) non coincide con il mittente SMTP (%s)", "the field From (%s) differs from the SMTP sender (%s)", from, c.Sender)
 	}
-	if !c.Provider.Manages(c.Sender.Domain()) {
+	if !c.SenderOurs {
 		c.refuse(points.SenderNotOurs, "il dominio di %s non e' gestito qui", "the domain of %s is not managed here", c.Sender)
 	}
 }
@@ -163,37 +182,46 @@ func (c *check) recipients() {
 	for _, a := range append(to, cc...) {
 		named[a.Key()] = true
 	}
-	for _, a := range c.Recipients {
-		if !named[a.Key()] {
-			c.refuse(points.RecipientNotInField, "il destinatario %s non compare in To o Cc", "the recipient %s is in neither To nor Cc", a)
+	for _, r := range c.Recipients {
+		if !named[r.Address.Key()] {
+			c.refuse(points.RecipientNotInField, "il destinatario %s non compare in To o Cc", "the recipient %s is in neither To nor Cc", r.Address)
 		}
 	}
 }
 
-// event builds what is certified. Of a message that broke a rule it tells what
-// can be told.
-func (c *check) event(from pec.Address) pec.Event {
-	h := &c.Message.Header
+// Event is what is certified of s in the name of provider; of a message that
+// breaks a rule it tells what can be told. Instant, identifier and kind are still
+// to be set.
+func (s Submission) Event(provider string) pec.Event {
+	h := &s.Message.Header
 	ev := pec.Event{
-		Provider: c.Provider.Name,
+		Provider: provider,
 		MsgID:    messageID(h.Get("Message-ID")),
-		Sender:   from,
-		ReplyTo:  string(from),
+		Sender:   s.author(),
 		Subject:  h.Text("Subject"),
 		Receipt:  receiptType(h.Get(pec.HeaderReceiptType)),
 		Error:    pec.NoError,
 	}
+	ev.ReplyTo = string(ev.Sender)
 	if list, err := h.Addresses("Reply-To"); err == nil && len(list) > 0 {
 		ev.ReplyTo = join(list)
 	}
-	seen := make(map[string]bool, len(c.Recipients))
-	for _, a := range c.Recipients {
-		if !seen[a.Key()] {
-			seen[a.Key()] = true
-			ev.Recipients = append(ev.Recipients, pec.Recipient{Address: a, Type: c.Directory.Classify(a)})
+	seen := make(map[string]bool, len(s.Recipients))
+	for _, r := range s.Recipients {
+		if !seen[r.Address.Key()] {
+			seen[r.Address.Key()] = true
+			ev.Recipients = append(ev.Recipients, r)
 		}
 	}
 	return ev
+}
+
+// author is the sender as From spells him, who is the reverse path's.
+func (s Submission) author() pec.Address {
+	if list, err := s.Message.Header.Addresses("From"); err == nil && len(list) == 1 && list[0].Same(s.Sender) {
+		return list[0]
+	}
+	return s.Sender
 }
 
 // receiptType reads X-TipoRicevuta; what it does not know means the default, a

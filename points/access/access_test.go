@@ -1,13 +1,13 @@
 package access
 
 import (
+	"context"
 	"strings"
 	"testing"
 
 	"pecd/pec"
 	"pecd/pec/message"
 	"pecd/points"
-	"pecd/points/pointstest"
 )
 
 const good = "From: Alice Rossi <alice@alfa.example>\r\n" +
@@ -27,23 +27,28 @@ func submit(t *testing.T, raw string) Submission {
 	}
 	var s message.Scanner
 	s.Write([]byte(raw))
-	return Submission{Login: "alice@alfa.example", Sender: "alice@alfa.example",
-		Recipients: []pec.Address{"bob@beta.example", "bruna@beta.example", "mario@ordinary.example"},
-		Message:    m, Facts: s.Facts()}
+	return Submission{Login: "alice@alfa.example", Sender: "alice@alfa.example", SenderOurs: true,
+		Recipients: []pec.Recipient{{Address: "bob@beta.example", Type: pec.Certified}, {Address: "bruna@beta.example", Type: pec.Certified},
+			{Address: "mario@ordinary.example", Type: pec.External}},
+		Message: m, Facts: s.Facts(), Limits: Limits{MaxSize: 30_000_000, MaxRecipients: 50, MaxTotal: 50_000_000}}
 }
 
-func rules(t testing.TB) Rules {
+func decide(t *testing.T, p Point, s Submission) Decision {
 	t.Helper()
-	w := pointstest.New(t)
-	return Rules{Directory: w.Directory, Provider: w.Alfa.Record, MaxSize: 30_000_000, MaxRecipients: 50, MaxTotal: 50_000_000}
+	d, err := p.Decide(context.Background(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }
 
 func TestAccept(t *testing.T) {
-	o := Decide(submit(t, good), rules(t))
-	if o.Verdict != points.Accept {
+	s := submit(t, good)
+	if o := decide(t, Builtin{}, s); o.Verdict != points.Accept {
 		t.Fatalf("verdict %v, reasons %v", o.Verdict, o.Reasons)
 	}
-	ev := o.Event
+	s.Recipients = append(s.Recipients, s.Recipients[0])
+	ev := s.Event("Alfa PEC S.p.A.")
 	want := []pec.Recipient{{Address: "bob@beta.example", Type: pec.Certified}, {Address: "bruna@beta.example", Type: pec.Certified},
 		{Address: "mario@ordinary.example", Type: pec.External}}
 	if len(ev.Recipients) != len(want) {
@@ -77,7 +82,7 @@ func TestRefuse(t *testing.T) {
 	}{
 		"nobody authenticated":     {func(s *Submission, _ *testing.T) { s.Login = "" }, points.NotAuthenticated},
 		"login is another":         {func(s *Submission, _ *testing.T) { s.Login = "anna@alfa.example" }, points.LoginNotSender},
-		"sender of another":        {func(s *Submission, _ *testing.T) { s.Sender = "alice@beta.example" }, points.SenderNotOurs},
+		"sender of another":        {func(s *Submission, _ *testing.T) { s.SenderOurs = false }, points.SenderNotOurs},
 		"no sender":                {func(s *Submission, _ *testing.T) { s.Sender = "" }, points.FromDiffers},
 		"From differs":             {edit("alice@alfa", "anna@alfa"), points.FromDiffers},
 		"no From":                  {edit("From:", "X-From:"), points.FromInvalid},
@@ -101,7 +106,7 @@ func TestRefuse(t *testing.T) {
 		"bare CR":                  {edit("Testo.", "Te\rsto."), points.BadOctets},
 		"too many recipients": {func(s *Submission, _ *testing.T) {
 			for i := 0; i < 48; i++ {
-				s.Recipients = append(s.Recipients, "bob@beta.example")
+				s.Recipients = append(s.Recipients, pec.Recipient{Address: "bob@beta.example"})
 			}
 		}, points.TooManyRecipients},
 	}
@@ -109,7 +114,7 @@ func TestRefuse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := submit(t, good)
 			tt.change(&s, t)
-			o := Decide(s, rules(t))
+			o := decide(t, Builtin{}, s)
 			if o.Verdict != points.Refuse {
 				t.Fatalf("verdict %v", o.Verdict)
 			}
@@ -130,7 +135,7 @@ func TestRefuse(t *testing.T) {
 func TestAllReasons(t *testing.T) {
 	s := submit(t, strings.NewReplacer("To:", "X-To:", "Subject:", "Bcc: x@beta.example\r\nSubject:").Replace(good))
 	s.Login = ""
-	o := Decide(s, rules(t))
+	o := decide(t, Builtin{}, s)
 	got := map[points.Cause]bool{}
 	for _, r := range o.Reasons {
 		got[r.Cause] = true
@@ -153,7 +158,7 @@ func TestTolerate(t *testing.T) {
 		"no Message-ID":   strings.Replace(good, "Message-ID:", "X-ID:", 1),
 	} {
 		t.Run(name, func(t *testing.T) {
-			if o := Decide(submit(t, raw), rules(t)); o.Verdict != points.Accept {
+			if o := decide(t, Builtin{}, submit(t, raw)); o.Verdict != points.Accept {
 				t.Errorf("refused: %v", o.Reasons)
 			}
 		})
@@ -168,21 +173,21 @@ func TestReceiptType(t *testing.T) {
 		"X-TipoRicevuta: altro":     pec.Complete,
 		"X-Nothing: breve":          pec.Complete,
 	} {
-		o := Decide(submit(t, strings.Replace(good, "Subject:", field+"\r\nSubject:", 1)), rules(t))
-		if o.Event.Receipt != want {
-			t.Errorf("%s: %q, want %q", field, o.Event.Receipt, want)
+		s := submit(t, strings.Replace(good, "Subject:", field+"\r\nSubject:", 1))
+		if got := s.Event("Alfa").Receipt; got != want {
+			t.Errorf("%s: %q, want %q", field, got, want)
 		}
 	}
 }
 
 func TestTrustMTA(t *testing.T) {
-	s, r := submit(t, good), rules(t)
-	s.Login, r.TrustMTA = "alice", true
-	if o := Decide(s, r); o.Verdict != points.Accept {
+	s := submit(t, good)
+	s.Login, s.Limits.TrustMTA = "alice", true
+	if o := decide(t, Builtin{}, s); o.Verdict != points.Accept {
 		t.Errorf("refused: %v", o.Reasons)
 	}
 	s.Login = ""
-	if o := Decide(s, r); o.Verdict != points.Refuse {
+	if o := decide(t, Builtin{}, s); o.Verdict != points.Refuse {
 		t.Error("accepted from nobody")
 	}
 }
@@ -202,7 +207,6 @@ func FuzzDecide(f *testing.F) {
 	f.Add(good)
 	f.Add("From: a@alfa.example\n\nx")
 	f.Add("To: =?utf-8?q?=00?= <\xff@b>\r\n\r\n")
-	r := rules(f)
 	f.Fuzz(func(t *testing.T, raw string) {
 		m, err := message.Read(message.Bytes(raw))
 		if err != nil {
@@ -210,8 +214,8 @@ func FuzzDecide(f *testing.F) {
 		}
 		s := submit(t, good)
 		s.Message = m
-		o := Decide(s, r)
-		if o.Verdict == points.Accept && (m.Header.Count("From") != 1 || len(o.Event.Recipients) != 3) {
+		o := decide(t, Builtin{}, s)
+		if ev := s.Event("Alfa"); o.Verdict == points.Accept && (m.Header.Count("From") != 1 || len(ev.Recipients) != 3) {
 			t.Errorf("accepted %q as %+v", raw, o)
 		}
 	})

@@ -55,8 +55,7 @@ func (c *Clerk) instant() time.Time {
 // Accept issues the transport envelope and the acceptance receipt of a message
 // that the access point accepted (RFC 6109, 3.1.4 and 3.1.5), and opens the
 // ledger for each certified recipient.
-func (c *Clerk) Accept(ctx context.Context, o access.Outcome, original *message.Message, facts message.Facts, queueID string) (pec.Identifier, error) {
-	ev := o.Event
+func (c *Clerk) Accept(ctx context.Context, ev pec.Event, original *message.Message, facts message.Facts, queueID string) (pec.Identifier, error) {
 	ev.At = c.instant()
 	id, err := issue.NewIdentifier(ev.At, c.Issuer.Address.Domain(), c.Rand)
 	if err != nil {
@@ -87,27 +86,35 @@ func (c *Clerk) Accept(ctx context.Context, o access.Outcome, original *message.
 	return id, c.commitAll(ctx, tx)
 }
 
-// NonAccept issues the notice that a message with formal exceptions was not
-// accepted (RFC 6109, 3.1.2), with all reasons. It goes to the reverse path.
-func (c *Clerk) NonAccept(ctx context.Context, o access.Outcome, queueID string) (pec.Identifier, error) {
-	ev := o.Event
+// NonAccept issues the notice that a message was not accepted, to the reverse
+// path: for formal exceptions with all reasons (RFC 6109, 3.1.2), or for a virus
+// (3.1.3), and then the original is kept apart.
+func (c *Clerk) NonAccept(ctx context.Context, ev pec.Event, reasons []points.Reason, original *message.Message, queueID string) (pec.Identifier, error) {
 	ev.At = c.instant()
 	id, err := issue.NewIdentifier(ev.At, c.Issuer.Address.Domain(), c.Rand)
 	if err != nil {
 		return "", err
 	}
 	ev.Identifier, ev.Receipt = id, ""
-	ev.Error, ev.Detail = pec.ErrorOther, points.Italian(o.Reasons)
+	ev.Error, ev.Detail = pec.ErrorOther, points.Italian(reasons)
+	virus, infected := points.Find(reasons, points.Virus)
+	if infected {
+		ev.Error, ev.Detail = pec.ErrorVirus, virus.Italian
+	}
 	s, err := c.sign(c.Issuer.NonAcceptance(ev, c.Rand))
 	if err != nil {
 		return "", fmt.Errorf("non-acceptance notice: %w", err)
 	}
-	return id, c.commitAll(ctx, logstore.Tx{At: ev.At, Acts: []logstore.Act{c.act(s, c.Issuer.Name, queueID)}})
+	a := c.act(s, c.Issuer.Name, queueID)
+	if infected {
+		a.Keep = keep(content(original), virus.Italian, logstore.KeptAccess, ev.At)
+	}
+	return id, c.commitAll(ctx, logstore.Tx{At: ev.At, Acts: []logstore.Act{a}})
 }
 
 // Refuse writes into the register that a message was refused at the access
 // point. Nothing is issued: the sender hears it in the SMTP reply.
-func (c *Clerk) Refuse(ctx context.Context, o access.Outcome, s access.Submission, queueID string) error {
+func (c *Clerk) Refuse(ctx context.Context, reasons []points.Reason, s access.Submission, queueID string) error {
 	at := c.instant()
 	id, err := issue.NewIdentifier(at, c.Issuer.Address.Domain(), c.Rand)
 	if err != nil {
@@ -115,9 +122,9 @@ func (c *Clerk) Refuse(ctx context.Context, o access.Outcome, s access.Submissio
 	}
 	e := logstore.Entry{At: at, Type: logstore.EntryRefused, Identifier: id, Sender: s.Sender, Recipients: []pec.Recipient{},
 		Subject: s.Message.Header.Text("Subject"), MsgID: s.Message.Header.Get("Message-ID"), SendingProvider: c.Issuer.Name,
-		Error: pec.ErrorOther, Detail: points.Describe(o.Reasons), QueueID: queueID}
+		Error: pec.ErrorOther, Detail: points.Describe(reasons), QueueID: queueID}
 	for _, r := range s.Recipients {
-		e.Recipients = append(e.Recipients, pec.Recipient{Address: r})
+		e.Recipients = append(e.Recipients, pec.Recipient{Address: r.Address})
 	}
 	_, err = c.Store.Commit(ctx, logstore.Tx{At: at, Acts: []logstore.Act{{Entry: e}}})
 	return err
@@ -155,45 +162,52 @@ func (c *Clerk) TakeCharge(ctx context.Context, f reception.Found, rcpts []pec.A
 	return c.commitAll(ctx, logstore.Tx{At: ev.At, Acts: []logstore.Act{a}})
 }
 
-// Concluded returns for each of rcpts whether its delivery receipt or
-// non-delivery notice is issued: then a further copy is not delivered.
+// Concluded returns for each of rcpts whether its delivery receipt, non-delivery
+// notice or virus notice is issued: then a further copy is not delivered.
 func (c *Clerk) Concluded(ctx context.Context, f reception.Found, rcpts []pec.Address) ([]bool, error) {
-	keys := make([]logstore.Key, 0, 2*len(rcpts))
+	ends := []pec.Kind{pec.KindDelivery, pec.KindNonDelivery, pec.KindVirus}
+	keys := make([]logstore.Key, 0, len(ends)*len(rcpts))
 	for _, r := range rcpts {
-		keys = append(keys, key(pec.KindDelivery, f, r), key(pec.KindNonDelivery, f, r))
+		for _, k := range ends {
+			keys = append(keys, key(k, f, r))
+		}
 	}
 	issued, err := c.Store.Issued(ctx, keys)
 	if err != nil {
 		return nil, err
 	}
 	out := make([]bool, len(rcpts))
-	for i := range out {
-		out[i] = issued[2*i] || issued[2*i+1]
+	for i, done := range issued {
+		out[i/len(ends)] = out[i/len(ends)] || done
 	}
 	return out, nil
 }
 
-// Deliver issues a delivery receipt or a non-delivery notice for each result
-// that the store settled (RFC 6109, 3.3.2 and 3.3.3), all in one transaction.
-func (c *Clerk) Deliver(ctx context.Context, f reception.Found, results []delivery.Result, queueID string) error {
-	at := c.instant()
-	var tx logstore.Tx
-	tx.At = at
-	eightBit, err := originalFacts(f, results)
+// Deliver issues what a delivery point decided about each of rcpts: a delivery
+// receipt, a non-delivery notice (RFC 6109, 3.3.2 and 3.3.3), or a notice to the
+// sender's provider that a virus was found (3.2.3). Then envelope, the whole of
+// the message that arrived, is kept apart. It is all one transaction.
+func (c *Clerk) Deliver(ctx context.Context, f reception.Found, envelope message.Content, source string, rcpts []pec.Address, outcomes []delivery.Outcome) error {
+	tx := logstore.Tx{At: c.instant()}
+	eightBit, err := originalFacts(f, outcomes)
 	if err != nil {
 		return err
 	}
-	for _, r := range results {
-		o := delivery.Decide(r, c.Issuer.Name)
+	kept := false
+	for i, o := range outcomes {
 		if o.Kind == "" {
 			continue
 		}
-		s, err := c.conclude(f, r.Recipient, o, at, eightBit)
+		s, err := c.conclude(f, rcpts[i], o, tx.At, eightBit)
 		if err != nil {
 			return fmt.Errorf("%s: %w", o.Kind, err)
 		}
-		a := c.act(s, f.Provider.Name, queueID)
-		a.Keys = []logstore.Key{key(o.Kind, f, r.Recipient)}
+		a := c.act(s, f.Provider.Name, "")
+		a.Keys = []logstore.Key{key(o.Kind, f, rcpts[i])}
+		if o.Kind == pec.KindVirus && !kept {
+			kept = true
+			a.Keep = keep(envelope, o.Detail, source, tx.At)
+		}
 		tx.Acts = append(tx.Acts, a)
 	}
 	if len(tx.Acts) == 0 {
@@ -206,12 +220,12 @@ func (c *Clerk) Deliver(ctx context.Context, f reception.Found, results []delive
 
 // originalFacts reports whether the original has bytes over 127. They are counted
 // once for all receipts, and only where one will carry the original.
-func originalFacts(f reception.Found, results []delivery.Result) (bool, error) {
+func originalFacts(f reception.Found, outcomes []delivery.Outcome) (bool, error) {
 	if f.Original == nil {
 		return false, nil
 	}
-	for _, r := range results {
-		if r.Answer == delivery.Delivered {
+	for _, o := range outcomes {
+		if o.Kind == pec.KindDelivery {
 			facts, err := message.ScanContent(content(f.Original))
 			return facts.EightBit, err
 		}
@@ -225,9 +239,13 @@ func content(m *message.Message) message.Content { return message.Section(m.Sour
 func (c *Clerk) conclude(f reception.Found, rcpt pec.Address, o delivery.Outcome, at time.Time, eightBit bool) (*signer.Signed, error) {
 	ev := c.follow(f, at)
 	ev.Recipient, ev.Error, ev.Detail = rcpt, o.Error, o.Detail
-	if o.Kind == pec.KindNonDelivery {
+	switch o.Kind {
+	case pec.KindNonDelivery:
 		ev.Receipt = ""
 		return c.sign(c.Issuer.NonDelivery(ev, c.Rand))
+	case pec.KindVirus:
+		ev.Receipt = ""
+		return c.sign(c.Issuer.Virus(ev, f.Provider.ServiceMailbox, c.Rand))
 	}
 	var original message.Content
 	if issue.Primary(f.Original, rcpt) {
@@ -243,7 +261,8 @@ func (c *Clerk) conclude(f reception.Found, rcpt pec.Address, o delivery.Outcome
 }
 
 // Receive writes into the register that a receipt arrived, once, and clears what
-// the ledger awaited. delivered are the recipients into whose mailbox it went.
+// the ledger awaited. A virus notice about a message of ours becomes a
+// non-delivery notice to its sender (RFC 6109, 3.2.4). delivered are the recipients into whose mailbox it went.
 func (c *Clerk) Receive(ctx context.Context, f reception.Found, messageID string, delivered []pec.Address, queueID string) error {
 	at := c.instant()
 	e := c.entry(f.Event, f.Provider.Name, queueID)
@@ -254,6 +273,13 @@ func (c *Clerk) Receive(ctx context.Context, f reception.Found, messageID string
 		arrival.Answer = &logstore.Answer{Identifier: f.Event.Identifier, Recipients: who, Kind: f.Event.Kind}
 	}
 	tx := logstore.Tx{At: at, Acts: []logstore.Act{arrival}}
+	if f.Event.Kind == pec.KindVirus {
+		notice, err := c.infected(ctx, f, at)
+		if err != nil {
+			return err
+		}
+		tx.Acts = append(tx.Acts, notice...)
+	}
 	for _, r := range delivered {
 		d := e
 		d.Type, d.Recipient = logstore.EntryDelivered, r

@@ -74,17 +74,47 @@ func (d *desk) accept(t *testing.T) (pec.Identifier, []logstore.Outgoing) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := access.Decide(access.Submission{Login: "alice@alfa.example", Sender: "alice@alfa.example",
-		Recipients: []pec.Address{"bob@beta.example", "mario@ordinary.example", "bruna@beta.example"}, Message: m, Facts: facts},
-		access.Rules{Directory: d.world.Directory, Provider: d.world.Alfa.Record})
-	if o.Verdict != points.Accept {
+	sub := access.Submission{Login: "alice@alfa.example", Sender: "alice@alfa.example", SenderOurs: true,
+		Recipients: d.classified("bob@beta.example", "mario@ordinary.example", "bruna@beta.example"), Message: m, Facts: facts}
+	if o := decide(t, sub); o.Verdict != points.Accept {
 		t.Fatal(o.Reasons)
 	}
-	id, err := d.Accept(context.Background(), o, m, facts, "4QUEUE1")
+	id, err := d.Accept(context.Background(), sub.Event(d.Issuer.Name), m, facts, "4QUEUE1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return id, d.outgoing(t)
+}
+
+// classified gives addresses their type after the directory.
+func (d *desk) classified(list ...pec.Address) (out []pec.Recipient) {
+	for _, a := range list {
+		out = append(out, pec.Recipient{Address: a, Type: d.world.Directory.Classify(a)})
+	}
+	return out
+}
+
+// decide asks the built-in access point.
+func decide(t *testing.T, s access.Submission) access.Decision {
+	t.Helper()
+	d, err := access.Builtin{}.Decide(context.Background(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// deliver certifies what the built-in delivery point makes of results.
+func (d *desk) deliver(ctx context.Context, f reception.Found, results []delivery.Result, findings ...points.Finding) error {
+	o, err := delivery.Builtin{}.Decide(ctx, delivery.Handover{Provider: d.Issuer.Name, Event: f.Event, Results: results, Findings: findings})
+	if err != nil {
+		return err
+	}
+	rcpts := make([]pec.Address, len(results))
+	for i, r := range results {
+		rcpts[i] = r.Recipient
+	}
+	return d.Deliver(ctx, f, message.Text([]byte(original)), logstore.KeptDelivery, rcpts, o.Outcomes)
 }
 
 func (d *desk) outgoing(t *testing.T) []logstore.Outgoing {
@@ -163,9 +193,9 @@ func TestRefuseIsRegistered(t *testing.T) {
 	w := pointstest.New(t)
 	d := newDesk(t, w, w.Alfa)
 	m, _ := d.spool(t, []byte(original))
-	o := access.Outcome{Verdict: points.Refuse, Reasons: []points.Reason{{Cause: points.BccPresent, Italian: "it", English: "en"}}}
-	s := access.Submission{Sender: "alice@alfa.example", Recipients: []pec.Address{"bob@beta.example"}, Message: m}
-	if err := d.Refuse(context.Background(), o, s, "Q"); err != nil {
+	reasons := []points.Reason{{Cause: points.BccPresent, Italian: "it", English: "en"}}
+	s := access.Submission{Sender: "alice@alfa.example", Recipients: d.classified("bob@beta.example"), Message: m}
+	if err := d.Refuse(context.Background(), reasons, s, "Q"); err != nil {
 		t.Fatal(err)
 	}
 	list := d.entries(t, "")
@@ -191,7 +221,7 @@ func TestReception(t *testing.T) {
 	}
 	results := []delivery.Result{{Recipient: "bob@beta.example", Answer: delivery.Delivered}, {Recipient: "bruna@beta.example", Answer: delivery.NotNow}}
 	for range 2 {
-		if err := beta.Deliver(ctx, f, results, ""); err != nil {
+		if err := beta.deliver(ctx, f, results); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -199,7 +229,7 @@ func TestReception(t *testing.T) {
 		t.Errorf("concluded %v (%v), want bob only", got, err)
 	}
 	results[1] = delivery.Result{Recipient: "bruna@beta.example", Answer: delivery.Never, Code: "5.2.2"}
-	if err := beta.Deliver(ctx, f, results, ""); err != nil {
+	if err := beta.deliver(ctx, f, results); err != nil {
 		t.Fatal(err)
 	}
 
@@ -244,7 +274,7 @@ func TestReceiptCarriesOriginal(t *testing.T) {
 	alfa, beta := newDesk(t, w, w.Alfa), newDesk(t, w, w.Beta)
 	id, sent := alfa.accept(t)
 	f := beta.arrive(t, octets(t, sent[0].Content))
-	err := beta.Deliver(ctx, f, []delivery.Result{{Recipient: "bob@beta.example", Answer: delivery.Delivered}, {Recipient: "bruna@beta.example", Answer: delivery.Delivered}}, "")
+	err := beta.deliver(ctx, f, []delivery.Result{{Recipient: "bob@beta.example", Answer: delivery.Delivered}, {Recipient: "bruna@beta.example", Answer: delivery.Delivered}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +314,7 @@ func TestFailureIsNotSuccess(t *testing.T) {
 	if err := beta.TakeCharge(ctx, f, bob, ""); !errors.Is(err, logstore.ErrUnavailable) {
 		t.Errorf("take charge: %v", err)
 	}
-	if err := beta.Deliver(ctx, f, []delivery.Result{{Recipient: bob[0], Answer: delivery.Delivered}}, ""); !errors.Is(err, logstore.ErrUnavailable) {
+	if err := beta.deliver(ctx, f, []delivery.Result{{Recipient: bob[0], Answer: delivery.Delivered}}); !errors.Is(err, logstore.ErrUnavailable) {
 		t.Errorf("deliver: %v", err)
 	}
 	beta.Store = racedStore{beta.store}

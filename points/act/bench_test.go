@@ -35,7 +35,6 @@ func BenchmarkAccept(b *testing.B) {
 func benchmarkAccept(b *testing.B, sessions int) {
 	w := pointstest.New(b)
 	c := benchClerk(b, w.Alfa)
-	rules := access.Rules{Directory: w.Directory, Provider: w.Alfa.Record}
 	raw := fourKilobytes()
 	var left atomic.Int64
 	left.Store(int64(b.N))
@@ -46,7 +45,7 @@ func benchmarkAccept(b *testing.B, sessions int) {
 	for range sessions {
 		g.Go(func() error {
 			for left.Add(-1) >= 0 {
-				if err := submit(c, rules, raw); err != nil {
+				if err := submit(c, raw); err != nil {
 					return err
 				}
 			}
@@ -72,7 +71,7 @@ func processorTime(b *testing.B) time.Duration {
 }
 
 // submit does what the access door does with one message.
-func submit(c *act.Clerk, rules access.Rules, raw []byte) error {
+func submit(c *act.Clerk, raw []byte) error {
 	body, err := c.Store.NewBody()
 	if err != nil {
 		return err
@@ -93,12 +92,17 @@ func submit(c *act.Clerk, rules access.Rules, raw []byte) error {
 	if err != nil {
 		return err
 	}
-	o := access.Decide(access.Submission{Login: "alice@alfa.example", Sender: "alice@alfa.example",
-		Recipients: []pec.Address{"bob@beta.example"}, Message: m, Facts: scan.Facts()}, rules)
+	ctx := context.Background()
+	sub := access.Submission{Login: "alice@alfa.example", Sender: "alice@alfa.example", SenderOurs: true,
+		Recipients: []pec.Recipient{{Address: "bob@beta.example", Type: pec.Certified}}, Message: m, Facts: scan.Facts()}
+	o, err := access.Builtin{}.Decide(ctx, sub)
+	if err != nil {
+		return err
+	}
 	if o.Verdict != points.Accept {
 		return fmt.Errorf("refused: %v", o.Reasons)
 	}
-	_, err = c.Accept(context.Background(), o, m, scan.Facts(), "4QUEUE1")
+	_, err = c.Accept(ctx, sub.Event(c.Issuer.Name), m, scan.Facts(), "4QUEUE1")
 	return err
 }
 

@@ -64,13 +64,13 @@ func sorted(verdict string) string {
 // table.
 func (d *desk) handIn(t *testing.T, raw []byte, envelope string) string {
 	t.Helper()
-	s := access.Submission{Sender: "alice@alfa.example", Recipients: []pec.Address{"bob@beta.example"}}
+	s := access.Submission{Sender: "alice@alfa.example", Recipients: d.classified("bob@beta.example")}
 	if from, ok := strings.CutPrefix(envelope, "from "); ok {
 		s.Sender = pec.Address(from)
 	} else if to, ok := strings.CutPrefix(envelope, "to "); ok {
 		s.Recipients = nil
 		for _, a := range strings.Split(to, ", ") {
-			s.Recipients = append(s.Recipients, pec.Address(a))
+			s.Recipients = append(s.Recipients, d.classified(pec.Address(a))...)
 		}
 	}
 	m, body := d.spool(t, raw)
@@ -80,18 +80,19 @@ func (d *desk) handIn(t *testing.T, raw []byte, envelope string) string {
 		t.Fatal(err)
 	}
 	s.Login, s.Message, s.Facts = string(s.Sender), m, facts
-	o := access.Decide(s, access.Rules{Directory: d.world.Directory, Provider: d.world.Alfa.Record})
+	s.SenderOurs = d.world.Alfa.Record.Manages(s.Sender.Domain())
+	o := decide(t, s)
 	if o.Verdict == points.Accept {
-		return d.carry(t, o, m, facts, raw)
+		return d.carry(t, s, raw)
 	}
-	return d.tell(t, o)
+	return d.tell(t, s, o.Reasons)
 }
 
 // carry accepts the message and wants its octets in the envelope.
-func (d *desk) carry(t *testing.T, o access.Outcome, m *message.Message, facts message.Facts, raw []byte) string {
+func (d *desk) carry(t *testing.T, s access.Submission, raw []byte) string {
 	t.Helper()
 	defer d.empty(t)
-	id, err := d.Accept(context.Background(), o, m, facts, "")
+	id, err := d.Accept(context.Background(), s.Event(d.Issuer.Name), s.Message, s.Facts, "")
 	if errors.Is(err, issue.ErrEvent) {
 		return "refused: " + string(points.Malformed)
 	}
@@ -110,7 +111,7 @@ func (d *desk) carry(t *testing.T, o access.Outcome, m *message.Message, facts m
 		if _, body, ok := bytes.Cut(raw, []byte("\r\n\r\n")); ok && !bytes.Contains(whole, body) {
 			t.Error("the body was changed")
 		}
-		want := octets(t, message.Relabel(m, id, f.Event.MsgID))
+		want := octets(t, message.Relabel(s.Message, id, f.Event.MsgID))
 		if got := octets(t, message.Section(f.Original.Source, f.Original.Range())); !bytes.Equal(got, want) {
 			t.Errorf("postacert.eml is\n%q, want\n%q", got, want)
 		}
@@ -119,11 +120,11 @@ func (d *desk) carry(t *testing.T, o access.Outcome, m *message.Message, facts m
 }
 
 // tell names the causes of a refusal, and has formal exceptions told by a notice.
-func (d *desk) tell(t *testing.T, o access.Outcome) string {
+func (d *desk) tell(t *testing.T, s access.Submission, reasons []points.Reason) string {
 	t.Helper()
-	if points.Formal(o.Reasons) {
+	if points.Formal(reasons) {
 		defer d.empty(t)
-		id, err := d.NonAccept(context.Background(), o, "")
+		id, err := d.NonAccept(context.Background(), s.Event(d.Issuer.Name), reasons, s.Message, "")
 		if err != nil && !errors.Is(err, issue.ErrEvent) {
 			t.Fatalf("neither accepted nor refused: %v", err)
 		}
@@ -135,7 +136,7 @@ func (d *desk) tell(t *testing.T, o access.Outcome) string {
 	}
 	var causes []string
 	seen := map[string]bool{}
-	for _, r := range o.Reasons {
+	for _, r := range reasons {
 		if c := string(r.Cause); !seen[c] {
 			seen[c] = true
 			causes = append(causes, c)

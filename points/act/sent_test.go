@@ -166,12 +166,13 @@ func TestNonAccept(t *testing.T) {
 	w := pointstest.New(t)
 	d := newDesk(t, w, w.Alfa)
 	m, _ := d.spool(t, []byte(strings.Replace(original, "Subject:", "Bcc: x@beta.example\r\nSubject:", 1)))
-	o := access.Decide(access.Submission{Login: "alice@alfa.example", Sender: "alice@alfa.example",
-		Recipients: []pec.Address{"bob@beta.example", "carla@beta.example"}, Message: m}, access.Rules{Directory: w.Directory, Provider: w.Alfa.Record})
+	s := access.Submission{Login: "alice@alfa.example", Sender: "alice@alfa.example", SenderOurs: true,
+		Recipients: d.classified("bob@beta.example", "carla@beta.example"), Message: m}
+	o := decide(t, s)
 	if o.Verdict != points.Refuse || !points.Formal(o.Reasons) {
 		t.Fatalf("%v %v", o.Verdict, o.Reasons)
 	}
-	id, err := d.NonAccept(context.Background(), o, "Q")
+	id, err := d.NonAccept(context.Background(), s.Event(d.Issuer.Name), o.Reasons, m, "Q")
 	if err != nil {
 		t.Fatal(err)
 	}

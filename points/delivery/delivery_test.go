@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"testing"
 
 	"pecd/pec"
@@ -26,7 +27,11 @@ func TestDecide(t *testing.T) {
 		{Result{Answer: Never, Code: "", Text: "/var/mail/bob: no space"}, pec.KindNonDelivery, pec.ErrorOther, "5.0.0 - Beta PEC S.p.A. - consegna rifiutata dalla casella di destinazione"},
 	}
 	for _, tt := range tests {
-		o := Decide(tt.res, "Beta PEC S.p.A.")
+		d, err := Builtin{}.Decide(context.Background(), Handover{Provider: "Beta PEC S.p.A.", Results: []Result{tt.res}})
+		if err != nil || len(d.Outcomes) != 1 {
+			t.Fatalf("%+v: %+v, %v", tt.res, d, err)
+		}
+		o := d.Outcomes[0]
 		if o.Kind != tt.kind || o.Error != tt.err || o.Detail != tt.detail {
 			t.Errorf("%+v: %+v", tt.res, o)
 		}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -110,16 +111,26 @@ func keyLines(data []byte) map[string]int {
 }
 
 // Keys returns all keys of the configuration, table.key.
-func Keys() []string {
-	var keys []string
-	t := reflect.TypeOf(Config{})
+func Keys() []string { return keysOf("", reflect.TypeOf(Config{})) }
+
+func keysOf(table string, t reflect.Type) (keys []string) {
 	for i := 0; i < t.NumField(); i++ {
 		f := t.Field(i)
-		if !f.IsExported() {
+		key := f.Tag.Get("toml")
+		if !f.IsExported() || key == "-" {
 			continue
 		}
-		for j := 0; j < f.Type.NumField(); j++ {
-			keys = append(keys, f.Tag.Get("toml")+"."+f.Type.Field(j).Tag.Get("toml"))
+		inner := f.Type
+		if inner.Kind() == reflect.Slice {
+			inner = inner.Elem()
+		}
+		switch {
+		case f.Anonymous:
+			keys = append(keys, keysOf(table, inner)...)
+		case inner.Kind() == reflect.Struct && inner != reflect.TypeOf(time.Time{}):
+			keys = append(keys, keysOf(table+key+".", inner)...)
+		default:
+			keys = append(keys, table+key)
 		}
 	}
 	return keys
@@ -174,6 +185,8 @@ func (c *Config) check(file string) error {
 	c.checkRequired(bad)
 	c.checkValues(bad)
 	c.checkSockets(bad)
+	c.checkTrust(bad)
+	c.checkPlugins(&p)
 	return p.err()
 }
 
@@ -208,16 +221,106 @@ func (c *Config) checkRequired(bad func(key, why, fix string)) {
 			bad(r.key, "missing", r.fix)
 		}
 	}
-	for _, f := range []struct{ key, value string }{
-		{"signer.key", c.Signer.Key}, {"signer.certificate", c.Signer.Certificate},
-		{"trust.anchors", c.Trust.Anchors}, {"directory.file", c.Directory.File},
-	} {
-		if f.value == "" {
-			bad(f.key, "missing", "write the path of the file")
-		} else if !filepath.IsAbs(f.value) {
-			bad(f.key, strconv.Quote(f.value)+" is not an absolute path", "write the path from /")
-		} else if _, err := os.Stat(f.value); err != nil {
-			bad(f.key, f.value+": "+pathless(err).Error(), "create the file, or correct the path")
+	c.checkFile(bad, "trust.anchors", c.Trust.Anchors, true)
+	c.checkKey(bad, "signer", c.Signer.Key)
+	if c.Signer.Next != (Next{}) {
+		c.checkKey(bad, "signer.next", c.Signer.Next.Key)
+		if c.Signer.Next.From.IsZero() {
+			bad("signer.next.from", "missing", "write the instant of the change, for example 2026-12-01T00:00:00+01:00")
+		}
+	}
+	c.checkDirectory(bad)
+}
+
+// checkFile wants an absolute path of a file that exists.
+func (c *Config) checkFile(bad func(key, why, fix string), key, value string, required bool) {
+	switch {
+	case value == "" && required:
+		bad(key, "missing", "write the path of the file")
+	case value == "":
+	case !filepath.IsAbs(value):
+		bad(key, strconv.Quote(value)+" is not an absolute path", "write the path from /")
+	default:
+		if _, err := os.Stat(value); err != nil {
+			bad(key, value+": "+pathless(err).Error(), "create the file, or correct the path")
+		}
+	}
+}
+
+// checkKey wants a key in just one place, with all that belongs to it.
+func (c *Config) checkKey(bad func(key, why, fix string), table string, k Key) {
+	file := func(key, value string, required bool) { c.checkFile(bad, table+"."+key, value, required) }
+	switch {
+	case k.PKCS12 != "":
+		if k.Key != "" || k.Module != "" {
+			bad(table+".pkcs12", "set beside "+table+".key or "+table+".module", "keep one of them")
+		}
+		file("pkcs12", k.PKCS12, true)
+		file("password_file", k.PasswordFile, false)
+		return
+	case k.Module != "":
+		if k.Key != "" {
+			bad(table+".module", "set beside "+table+".key", "keep one of them")
+		}
+		file("module", k.Module, true)
+		file("pin_file", k.PINFile, false)
+		for _, r := range []struct{ key, value, other, fix string }{
+			{"token", k.Token, k.Serial, "write the token's label, or its serial number as serial"},
+			{"key_label", k.KeyLabel, k.KeyID, "write the key's label, or its id as key_id"},
+			{"pin_file", k.PINFile, k.PINCredential, "write the file with the PIN, or a systemd credential as pin_credential"},
+		} {
+			if r.value == "" && r.other == "" {
+				bad(table+"."+r.key, "missing", r.fix)
+			}
+		}
+	default:
+		file("key", k.Key, true)
+	}
+	file("certificate", k.Certificate, true)
+}
+
+func (c *Config) checkDirectory(bad func(key, why, fix string)) {
+	d := c.Directory
+	switch {
+	case d.URL == "":
+		c.checkFile(bad, "directory.file", d.File, true)
+	case d.File != "":
+		bad("directory.url", "set beside directory.file", "keep one of them")
+	case !strings.HasPrefix(d.URL, "https://"):
+		bad("directory.url", strconv.Quote(d.URL)+" does not begin with https://", "write the address by HTTPS")
+	}
+	if (d.ClientCertificate == "") != (d.ClientKey == "") {
+		bad("directory.client_certificate", "certificate and key belong together", "set directory.client_certificate and directory.client_key")
+	}
+	c.checkFile(bad, "directory.client_certificate", d.ClientCertificate, false)
+	c.checkFile(bad, "directory.client_key", d.ClientKey, false)
+	c.checkFile(bad, "directory.tls_anchors", d.TLSAnchors, false)
+	if t := duration(d.Interval); t < time.Minute || t > 48*time.Hour {
+		bad("directory.interval", strconv.Quote(d.Interval)+" is not between 1m and 48h", `write "24h": every provider looks daily (RFC 6109, 4.5)`)
+	}
+	if d.MaxLoss < 0 || d.MaxLoss > 1 {
+		bad("directory.max_loss", fmt.Sprintf("%v is not between 0 and 1", d.MaxLoss), "remove the key")
+	}
+}
+
+// checkTrust looks at the words of trust.
+func (c *Config) checkTrust(bad func(key, why, fix string)) {
+	if s := c.Trust.OCSP; s != "off" && s != "fallback" && s != "first" {
+		bad("trust.ocsp", strconv.Quote(s)+" is not known", `write "off", "fallback" or "first"`)
+	}
+	if s := c.Trust.Unknown; s != "defer" && s != "accept" {
+		bad("trust.unknown", strconv.Quote(s)+" is not known", `write "defer" or "accept"`)
+	}
+	if d, err := time.ParseDuration(c.Trust.Grace); err != nil || d < 0 || d > 7*24*time.Hour {
+		bad("trust.grace", strconv.Quote(c.Trust.Grace)+" is not between 0s and 168h", `write for example "6h"`)
+	}
+	for _, u := range append(slices.Clone(c.Trust.CRLURLs), c.Trust.Proxy) {
+		if u != "" && !strings.HasPrefix(u, "http://") && !strings.HasPrefix(u, "https://") {
+			key := "trust.crl_urls"
+			if u == c.Trust.Proxy {
+				key = "trust.proxy"
+			}
+			bad(key, strconv.Quote(u)+" is neither http:// nor https://", "write the whole address")
 		}
 	}
 }

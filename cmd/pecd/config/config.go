@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/BurntSushi/toml"
 )
@@ -30,6 +31,8 @@ type Config struct {
 	Store     Store     `toml:"store"`
 	Metrics   Metrics   `toml:"metrics"`
 	Log       Log       `toml:"log"`
+	// Plugins are programs of others, in the order in which checks are asked.
+	Plugins []Plugin `toml:"plugin"`
 
 	origins map[string]Origin
 }
@@ -49,28 +52,88 @@ type Provider struct {
 
 // Signer is the provider's key and certificate.
 type Signer struct {
+	Key
+	// Next is the renewed certificate with its key, beside the one in force.
+	Next Next `toml:"next"`
+}
+
+// A Key is a key with its certificate: in PEM files, in a PKCS #12 file, or the
+// key in a hardware module.
+type Key struct {
 	// Key is a PEM file with the private key, readable by its owner only (0600).
 	Key string `toml:"key"`
 	// Certificate is a PEM file: the provider's certificate, then its issuers.
 	Certificate string `toml:"certificate"`
+	// PKCS12 is a file with key and certificates, readable by its owner only, in
+	// place of key and certificate.
+	PKCS12 string `toml:"pkcs12"`
+	// PasswordFile holds the password of the PKCS #12 file, readable by its owner
+	// only.
+	PasswordFile string `toml:"password_file"`
+	// Module is the PKCS #11 library of a hardware module, in place of key.
+	Module string `toml:"module"`
+	// Token is the label of the module's token, or Serial its serial number.
+	Token  string `toml:"token"`
+	Serial string `toml:"serial"`
+	// KeyLabel is the label of the key in the module, or KeyID its CKA_ID in
+	// hexadecimal.
+	KeyLabel string `toml:"key_label"`
+	KeyID    string `toml:"key_id"`
+	// PINFile holds the module's PIN, readable by its owner only; or PINCredential
+	// names the systemd credential that does.
+	PINFile       string `toml:"pin_file"`
+	PINCredential string `toml:"pin_credential"`
+}
+
+// Next is a key with its certificate and when it takes over.
+type Next struct {
+	Key
+	// From is the instant from which it signs, such as 2026-12-01T00:00:00+01:00.
+	From time.Time `toml:"from"`
 }
 
 // Trust says whose certificates are believed.
 type Trust struct {
+	// Anchors is a PEM file with the CAs of providers' certificates.
+	Anchors string `toml:"anchors"`
 	// CRLs are files with certificate revocation lists, PEM or DER, of CAs whose
 	// certificates they revoke. They are read at start and at a reload.
 	CRLs []string `toml:"crls"`
-	// Anchors is a PEM file with the CAs of providers' certificates.
-	Anchors string `toml:"anchors"`
+	// CRLURLs are addresses of such lists, beside those that the certificates
+	// themselves name. They are fetched before they run out.
+	CRLURLs []string `toml:"crl_urls"`
+	// OCSP says whether a CA is asked about each certificate: "off", "fallback"
+	// where no list can be had, or "first". Default: "off".
+	OCSP string `toml:"ocsp"`
+	// Unknown says what happens when it cannot be told whether a certificate was
+	// revoked: "defer" lets the message wait, "accept" takes it. Default: "defer".
+	Unknown string `toml:"unknown"`
+	// Grace is how long a list counts past its end: "6h". Default: "0s".
+	Grace string `toml:"grace"`
+	// Proxy is the HTTP proxy for lists and directory, http://host:port; empty:
+	// none, whatever the environment says.
+	Proxy string `toml:"proxy"`
 }
 
 // Directory is the index of all providers (indice dei gestori).
 type Directory struct {
-	// File is the signed LDIF (igpec.ldif.p7m, DER).
+	// File is the signed LDIF (igpec.ldif.p7m, DER), if somebody else fetches it.
 	File string `toml:"file"`
+	// URL is where pecd fetches it itself, by HTTPS, daily.
+	URL string `toml:"url"`
+	// ClientCertificate and ClientKey are PEM files: who we are to that server.
+	ClientCertificate string `toml:"client_certificate"`
+	ClientKey         string `toml:"client_key"`
+	// TLSAnchors is a PEM file with the CAs of that server. Default: the system's.
+	TLSAnchors string `toml:"tls_anchors"`
 	// Anchors is a PEM file with the CAs of whoever signs the directory.
 	// Default: trust.anchors.
 	Anchors string `toml:"anchors"`
+	// Interval is how often it is looked for a new one. Default: "24h".
+	Interval string `toml:"interval"`
+	// MaxLoss is the part of the domains that a new directory may lack, between 0
+	// and 1; more needs pecd directory update --force. Default: 0.5.
+	MaxLoss float64 `toml:"max_loss"`
 }
 
 // Access is the access point: what our users submit.
@@ -206,19 +269,22 @@ func (c *Config) read(file string) error {
 	if err != nil {
 		return fmt.Errorf("%w: %s: cannot be read: %w\n  fix: name another file with --config, or create this one after the example pecd.toml", ErrConfig, file, pathless(err))
 	}
+	plugins := c.Plugins
+	c.Plugins = nil
 	meta, err := toml.Decode(string(data), c)
 	if err != nil {
 		return syntax(file, err)
 	}
 	lines := keyLines(data)
+	c.takePlugins(plugins, file, data, lines["plugin"])
 	var p Problems
 	for _, k := range meta.Undecoded() {
 		p.add(file, lines[k.String()], k.String(), "unknown key", nearest(k.String()))
 	}
 	for _, k := range meta.Keys() {
 		name := k.String()
-		if len(k) < 2 {
-			continue
+		if len(k) < 2 || k[0] == "plugin" {
+			continue // plugins have a table each
 		}
 		if o, ok := c.origins[name]; ok {
 			p.add(file, lines[name], name, fmt.Sprintf("set already in %s, line %d", o.File, o.Line), "remove one of them")
@@ -236,6 +302,13 @@ func (c *Config) defaults() {
 	}
 	str(&c.Provider.Timezone, "Europe/Rome")
 	str(&c.Directory.Anchors, c.Trust.Anchors)
+	str(&c.Directory.Interval, "24h")
+	if c.Directory.MaxLoss == 0 {
+		c.Directory.MaxLoss = 0.5
+	}
+	str(&c.Trust.OCSP, "off")
+	str(&c.Trust.Unknown, "defer")
+	str(&c.Trust.Grace, "0s")
 	str(&c.Access.SocketMode, "0660")
 	str(&c.Access.SenderLogin, "match")
 	str(&c.Access.EightBit, "keep")
@@ -267,6 +340,21 @@ func (c *Config) defaults() {
 	if c.Courier.Connections == 0 {
 		c.Courier.Connections = 4
 	}
+}
+
+// Every is Interval as a duration; the configuration has checked it.
+func (d Directory) Every() time.Duration { return duration(d.Interval) }
+
+// GraceTime is Grace as a duration; the configuration has checked it.
+func (t Trust) GraceTime() time.Duration { return duration(t.Grace) }
+
+// duration is s where it is one.
+func duration(s string) time.Duration {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return 0
+	}
+	return d
 }
 
 // Address is the address in whose name everything is issued.

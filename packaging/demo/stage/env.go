@@ -66,7 +66,7 @@ func (p *Provider) env() EnvProvider {
 	return EnvProvider{
 		Name: p.Name, Domain: p.Domain, Config: p.Pecd.ConfigFile,
 		Pecd: EnvPecd{
-			Bin: p.Pecd.Bin, PID: p.Pecd.PID(), Start: p.Pecd.argv(),
+			Bin: p.Pecd.Bin, PID: p.Pecd.PID(), Start: p.Pecd.start(),
 			Store: p.Pecd.Config.Store.Path, Log: p.Pecd.Log,
 		},
 		SMTP: p.SMTP, Submission: p.Submission, SubmissionTLS: true,

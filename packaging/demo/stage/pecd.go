@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/BurntSushi/toml"
 )
@@ -32,6 +33,7 @@ type PecdConfig struct {
 	Store     StoreConfig     `toml:"store"`
 	Metrics   MetricsConfig   `toml:"metrics"`
 	Log       LogConfig       `toml:"log"`
+	Plugins   []PluginConfig  `toml:"plugin,omitempty"`
 }
 
 // The sections of PecdConfig.
@@ -41,16 +43,38 @@ type (
 		Domain string `toml:"domain"`
 	}
 	SignerConfig struct {
-		Key         string `toml:"key"`
-		Certificate string `toml:"certificate"`
+		KeyConfig
+		Next *NextConfig `toml:"next,omitempty"`
+	}
+	KeyConfig struct {
+		Key          string `toml:"key,omitempty"`
+		Certificate  string `toml:"certificate,omitempty"`
+		PKCS12       string `toml:"pkcs12,omitempty"`
+		PasswordFile string `toml:"password_file,omitempty"`
+		Module       string `toml:"module,omitempty"`
+		Token        string `toml:"token,omitempty"`
+		KeyLabel     string `toml:"key_label,omitempty"`
+		PINFile      string `toml:"pin_file,omitempty"`
+	}
+	NextConfig struct {
+		KeyConfig
+		From time.Time `toml:"from"`
 	}
 	TrustConfig struct {
 		Anchors string   `toml:"anchors"`
 		CRLs    []string `toml:"crls,omitempty"`
+		CRLURLs []string `toml:"crl_urls,omitempty"`
+		OCSP    string   `toml:"ocsp,omitempty"`
+		Unknown string   `toml:"unknown,omitempty"`
 	}
 	DirectoryConfig struct {
-		File    string `toml:"file"`
-		Anchors string `toml:"anchors,omitempty"`
+		File              string  `toml:"file,omitempty"`
+		URL               string  `toml:"url,omitempty"`
+		ClientCertificate string  `toml:"client_certificate,omitempty"`
+		ClientKey         string  `toml:"client_key,omitempty"`
+		TLSAnchors        string  `toml:"tls_anchors,omitempty"`
+		Anchors           string  `toml:"anchors,omitempty"`
+		MaxLoss           float64 `toml:"max_loss,omitzero"`
 	}
 	GateConfig struct {
 		Milter      string `toml:"milter,omitempty"`
@@ -91,12 +115,19 @@ type (
 	LogConfig struct {
 		Level string `toml:"level,omitempty"`
 	}
+	PluginConfig struct {
+		Name     string         `toml:"name,omitempty"`
+		Path     string         `toml:"path"`
+		SHA256   string         `toml:"sha256,omitempty"`
+		Timeout  string         `toml:"timeout,omitempty"`
+		Settings map[string]any `toml:"settings,omitempty"`
+	}
 )
 
 func (p *Provider) pecdConfig(s *Stage, metrics string) PecdConfig {
 	return PecdConfig{
 		Provider:  ProviderConfig{Name: p.Name, Domain: p.Domain},
-		Signer:    SignerConfig{Key: p.Key, Certificate: p.Certificate},
+		Signer:    SignerConfig{KeyConfig: KeyConfig{Key: p.Key, Certificate: p.Certificate}},
 		Trust:     TrustConfig{Anchors: s.CA},
 		Directory: DirectoryConfig{File: s.Directory},
 		Access:    AccessConfig{Milter: "unix:" + p.socket("access.sock"), SocketGroup: "postfix", SocketMode: "0660", SenderLogin: "match"},
@@ -148,6 +179,14 @@ func (p *Pecd) WriteConfig() error {
 		return err
 	}
 	return writeFile(p.ConfigFile, b.Bytes(), 0o644)
+}
+
+// start is a whole command for whoever starts pecd again from env.json.
+func (p *Pecd) start() []string {
+	if len(p.Env) == 0 {
+		return p.argv()
+	}
+	return append(append([]string{"/usr/bin/env"}, p.Env...), p.argv()...)
 }
 
 func (p *Pecd) argv() []string {
@@ -299,13 +338,12 @@ func (s *Stage) startPecd(ctx context.Context, p *Provider) error {
 	return nil
 }
 
-// BuildPecd compiles the pecd of this module to out, with the given flags of go
-// build before the package.
-func BuildPecd(ctx context.Context, out string, flags ...string) error {
+// Build builds the program of package pkg, such as "pecd/cmd/pecd", as out.
+func Build(ctx context.Context, out, pkg string, flags ...string) error {
 	args := append([]string{"build", "-buildvcs=false", "-o", out}, flags...)
-	b, err := exec.CommandContext(ctx, "go", append(args, "pecd/cmd/pecd")...).CombinedOutput()
+	b, err := exec.CommandContext(ctx, "go", append(args, pkg)...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("go build pecd: %w\n%s", err, bytes.TrimSpace(b))
+		return fmt.Errorf("go build %s: %w\n%s", pkg, err, bytes.TrimSpace(b))
 	}
 	return nil
 }

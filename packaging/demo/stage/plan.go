@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // plan decides names, paths, ports and passwords; it writes nothing.
@@ -34,7 +35,7 @@ func plan(dir, root string, o Options) (*Stage, error) {
 	s.Alfa = planProvider(s, "alfa", "Alfa PEC S.p.A.", []string{"alice", "anna"}, next)
 	s.Beta = planProvider(s, "beta", "Beta PEC S.p.A.", []string{"bob", "bruna"}, next)
 	for _, p := range s.Providers() {
-		p.Pecd.Bin, p.Pecd.Env = bin, o.PecdEnv
+		p.Pecd.Bin, p.Pecd.Env = bin, slices.Clone(o.PecdEnv)
 		if o.Configure != nil {
 			o.Configure(p.Domain, &p.Pecd.Config)
 		}
@@ -82,6 +83,11 @@ func newUser(name, domain string) User {
 func (s *Stage) layOut(ctx context.Context, o Options) error {
 	if err := s.makeKeys(); err != nil {
 		return fmt.Errorf("stage: keys: %w", err)
+	}
+	for _, p := range s.Providers() {
+		if err := p.keepKey(ctx, o.Keys); err != nil {
+			return fmt.Errorf("stage: key of %s: %w", p.Domain, err)
+		}
 	}
 	if err := s.SignDirectory(ctx, s.LDIF()); err != nil {
 		return fmt.Errorf("stage: directory: %w", err)

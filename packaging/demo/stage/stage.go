@@ -25,6 +25,9 @@ type Options struct {
 	PecdBinary string
 	// PecdEnv is added to the environment of every pecd, as "KEY=value".
 	PecdEnv []string
+	// Keys says where the providers' keys are: KeysPEM, the default, KeysPKCS12 or
+	// KeysSoftHSM.
+	Keys string
 	// WithoutPecd builds the same servers as plain mail servers: no milter, and
 	// mail goes straight to Dovecot. For measuring what pecd costs.
 	WithoutPecd bool

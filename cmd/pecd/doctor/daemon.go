@@ -1,0 +1,83 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"pecd/plugins/host"
+)
+
+// daemon asks the running daemon.
+func (v *visit) daemon(ctx context.Context) {
+	for _, p := range v.Config.Plugins {
+		if p.SHA256 == "" {
+			v.add("plugin-unpinned", "the plugin %s runs whatever %s is", p.Name, p.Path)
+		}
+	}
+	if v.Control == nil {
+		return
+	}
+	var list []host.Status
+	err := v.Control(ctx, "/plugins", &list)
+	switch {
+	case err != nil && v.Daemonless != nil && errors.Is(err, v.Daemonless):
+		v.add("daemon-down", "no pecd answers in %s: %s", v.Config.Store.Path, text(err))
+		return
+	case err != nil:
+		v.add("daemon-down", "pecd does not answer as it should: %s", text(err))
+		return
+	}
+	for _, s := range list {
+		if s.State != host.Running {
+			v.add("plugin-down", "the plugin %s is %s since %s: %s", s.Plugin, s.State, s.Since.UTC().Format(time.DateTime), s.LastError)
+		}
+	}
+	if n := len(v.Config.Plugins); n != len(list) {
+		v.add("plugin-restart", "%d plugins are configured, the daemon runs %d", n, len(list))
+	}
+}
+
+// A Clock is what the kernel says of the machine's clock.
+type Clock struct {
+	Synchronised bool
+	Error        time.Duration // estimated, at most
+}
+
+// maxClockError is how far the time of a certification may be off.
+const maxClockError = time.Second
+
+func (v *visit) clock() {
+	if v.Clock == nil {
+		return
+	}
+	switch c, err := v.Clock(); {
+	case err != nil:
+		v.add("clock", "the kernel does not tell how good the clock is: %s", text(err))
+	case !c.Synchronised:
+		v.add("clock", "nothing keeps the clock of this machine right")
+	case c.Error > maxClockError:
+		v.add("clock", "the clock may be off by %s", c.Error)
+	}
+}
+
+// dns looks whether the world finds us.
+func (v *visit) dns(ctx context.Context) {
+	if v.Resolver == nil {
+		return
+	}
+	for _, d := range sample(v.want.Domains) {
+		dctx, cancel := context.WithTimeout(ctx, patience)
+		list, err := v.Resolver.LookupMX(dctx, d)
+		cancel()
+		var not *net.DNSError
+		switch {
+		case errors.As(err, &not) && not.IsNotFound, err == nil && len(list) == 0:
+			v.add("mx", "%s has no MX record", d)
+		case err != nil:
+			v.add("dns", "%s: %s", d, text(err))
+			return // the others would say the same
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package doctor
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"pecd/signer"
+)
+
+const (
+	directoryOld  = 48 * time.Hour // it is looked for daily; RFC 6109, 4.5
+	directoryDead = 7 * 24 * time.Hour
+)
+
+// table finds the key of the configuration that an error is about.
+var table = regexp.MustCompile(`(?m)^[^\n]*: ((?:signer|trust|directory|provider)(?:\.[a-z0-9_]+)+): `)
+
+// keys looks at keys, certificates and what others publish.
+func (v *visit) keys() {
+	if v.LoadErr != nil {
+		v.add(loadFinding(v.LoadErr.Error()), text(v.LoadErr))
+	}
+	if v.Loaded == nil {
+		return
+	}
+	for _, c := range v.Loaded.Certificates {
+		for _, f := range signer.CheckProfile(c, v.Now) {
+			id, severity := "certificate-profile", Severity(f.Severity)
+			if strings.Contains(f.What, "expire") {
+				id = "certificate-ends"
+			}
+			v.found = append(v.found, Finding{ID: id, Severity: severity, What: c.Subject.String() + ": " + f.What, Why: f.Why, Fix: f.Fix})
+		}
+	}
+	v.directory()
+	v.revocation()
+}
+
+// loadFinding says which finding an error of loading is.
+func loadFinding(err string) string {
+	m := table.FindStringSubmatch(err)
+	key := ""
+	if m != nil {
+		key = m[1]
+	}
+	switch {
+	case strings.Contains(err, "is not in the directory"), strings.HasPrefix(key, "provider."):
+		return "not-in-directory"
+	case strings.HasPrefix(key, "directory."):
+		return "directory-unreadable"
+	case strings.HasPrefix(key, "trust."):
+		return "trust"
+	case strings.HasSuffix(key, ".module"):
+		return "hsm"
+	case strings.Contains(err, "expire"):
+		return "certificate-ends"
+	case strings.HasPrefix(key, "signer."):
+		return "key"
+	}
+	return "load"
+}
+
+// directory looks how old the directory is.
+func (v *visit) directory() {
+	l := v.Loaded
+	if l.Directory == nil {
+		return
+	}
+	checked := l.Index.Checked
+	if f := v.Config.Directory.File; f != "" {
+		st, err := os.Stat(f)
+		if err != nil {
+			v.add("directory-unreadable", text(err))
+			return
+		}
+		checked = st.ModTime()
+	}
+	switch age := v.Now.Sub(checked); {
+	case age > directoryDead:
+		v.add("directory-dead", "the directory of providers was last known to be current on %s", checked.UTC().Format(time.DateTime))
+	case age > directoryOld:
+		v.add("directory-old", "the directory of providers was last known to be current on %s", checked.UTC().Format(time.DateTime))
+	}
+}
+
+// revocation looks at the lists of revoked certificates.
+func (v *visit) revocation() {
+	for _, s := range v.Loaded.Revocation {
+		switch {
+		case s.ThisUpdate.IsZero() && s.Err != nil:
+			v.add("crl-missing", "%s: %s", s.Source, text(s.Err))
+		case !s.NextUpdate.IsZero() && v.Now.After(s.NextUpdate.Add(v.Config.Trust.GraceTime())):
+			v.add("crl-expired", "%s: the list ended on %s", s.Source, s.NextUpdate.UTC().Format(time.DateTime))
+		case s.Failures > 0 && s.Err != nil:
+			v.add("crl-failing", "%s: %d fetches failed: %s", s.Source, s.Failures, text(s.Err))
+		}
+	}
+}

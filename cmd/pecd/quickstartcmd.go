@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"pecd/cmd/pecd/setup"
+)
+
+// quickstartCmd is pecd quickstart.
+type quickstartCmd struct {
+	Domain      string `arg:"" help:"Certified domain; messages come from posta-certificata@DOMAIN."`
+	Name        string `help:"Name of the provider. Default: one that says that it is a test." placeholder:"NAME"`
+	Dir         string `help:"Directory of pecd.toml." default:"/etc/pecd" placeholder:"DIR"`
+	Store       string `help:"Directory of register and outbox." default:"/var/lib/pecd" placeholder:"DIR"`
+	Mailboxes   string `help:"LMTP socket of the mailbox store. Default: Dovecot's, where it is found." placeholder:"ADDRESS"`
+	Key         string `help:"The provider's key, PEM. Without it a test CA without legal value is made." placeholder:"FILE"`
+	Certificate string `help:"The provider's certificate, PEM." placeholder:"FILE"`
+	Anchors     string `help:"CAs of the providers, PEM." placeholder:"FILE"`
+	Directory   string `help:"The signed directory of providers." placeholder:"FILE"`
+	DryRun      bool   `help:"Only say what would be written."`
+}
+
+// Run writes the first configuration of an installation, all of it or nothing.
+func (c *quickstartCmd) Run(ctx context.Context, std streams) error {
+	q := setup.Quickstart{Domain: c.Domain, Name: c.Name, Mailboxes: c.Mailboxes, Now: time.Now(), Rand: rand.Reader}
+	if q.Name == "" {
+		q.Name = "TEST " + c.Domain
+	}
+	for _, p := range []struct {
+		to   *string
+		from string
+	}{{&q.Dir, c.Dir}, {&q.Store, c.Store}, {&q.Key, c.Key}, {&q.Certificate, c.Certificate}, {&q.Anchors, c.Anchors}, {&q.Directory, c.Directory}} {
+		if p.from == "" {
+			continue
+		}
+		abs, err := filepath.Abs(p.from)
+		if err != nil {
+			return err
+		}
+		*p.to = abs
+	}
+	if q.Mailboxes == "" {
+		var found bool
+		if q.Mailboxes, found = setup.FindMailboxes(ctx); !found {
+			fmt.Fprintf(std.err, "note: no LMTP socket of Dovecot answers; the configuration names %s\n", q.Mailboxes)
+		}
+	}
+	files, err := q.Files(ctx)
+	if errors.Is(err, setup.ErrUsage) {
+		return errors.Join(errUsage, err)
+	}
+	if err != nil {
+		return err
+	}
+	if c.DryRun {
+		for _, f := range files {
+			fmt.Fprintf(std.out, "would write %s (%#o, %d octets)\n", f.Path, f.Mode, len(f.Content))
+		}
+		_, err := fmt.Fprintf(std.out, "\n%s", files[len(files)-1].Content)
+		return err
+	}
+	uid, gid := daemonUser()
+	if err := setup.WriteNew(files, uid, gid); err != nil {
+		return err
+	}
+	for _, f := range files {
+		fmt.Fprintln(std.out, "wrote", f.Path)
+	}
+	if c.Key == "" {
+		fmt.Fprintln(std.out, "The key is for tests: what it signs has no legal value, and no other provider believes it.")
+	}
+	file := filepath.Join(q.Dir, "pecd.toml")
+	_, err = fmt.Fprintf(std.out, `next:
+  pecd config check --config %[1]s
+  pecd setup postfix --config %[1]s            # shows what changes in Postfix; --apply makes it
+  systemctl enable --now pecd
+  pecd doctor --config %[1]s
+Make the mailboxes posta-certificata@%[2]s and ricevute@%[2]s.
+`, file, c.Domain)
+	return err
+}
+
+// daemonUser is who runs the daemon, if root writes for that user; -1 otherwise.
+func daemonUser() (uid, gid int) {
+	u, err := user.Lookup("pecd")
+	me, merr := user.Current()
+	if err != nil || merr != nil || me.Uid != "0" {
+		return -1, -1
+	}
+	uid, err = strconv.Atoi(u.Uid)
+	gid, gerr := strconv.Atoi(u.Gid)
+	if err != nil || gerr != nil {
+		return -1, -1
+	}
+	return uid, gid
+}

@@ -1,0 +1,23 @@
+// Package setup reads the configuration of a Postfix that runs, plans what must
+// change so that it works with pecd (docs/postfix.md), shows the changes as a diff
+// with their reasons, makes them with a backup, and takes them back. It also writes
+// the first configuration of an installation.
+//
+// It writes by postconf(1) only, on a copy that takes the place of the real files at
+// once. It refuses to go on where it does not understand what it reads, and puts
+// everything back where Postfix does not like the result.
+package setup
+
+import "errors"
+
+var (
+	// ErrPostfix wraps what Postfix's own commands complain of.
+	ErrPostfix = errors.New("postfix")
+	// ErrInstances says that several Postfix instances are configured and none was
+	// chosen.
+	ErrInstances = errors.New("several Postfix instances are configured")
+	// ErrNothing says that there is nothing to take back.
+	ErrNothing = errors.New("nothing to take back: pecd setup has changed nothing here")
+	// ErrExists says that there is an installation already.
+	ErrExists = errors.New("exists already")
+)

@@ -1,0 +1,356 @@
+package setup
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Param is a setting of main.cf that changes.
+type Param struct {
+	Name   string `json:"name"`
+	Old    string `json:"old"`
+	Had    bool   `json:"had"` // main.cf set it before
+	New    string `json:"new"`
+	Reason string `json:"reason"`
+}
+
+// An Edit is a service of master.cf that changes, or a new one.
+type Edit struct {
+	Key     string            `json:"key"`
+	Old     string            `json:"old"` // empty: there was none
+	New     string            `json:"new"`
+	Reasons map[string]string `json:"reasons"` // by setting; "" is the service itself
+	service *Service
+}
+
+// A File is a table that is written beside main.cf.
+type File struct {
+	Name    string `json:"name"` // in Postfix's directory
+	Content string `json:"-"`
+	Type    string `json:"type"` // of the table; one that postmap(1) must make
+	Reason  string `json:"reason"`
+}
+
+// A Plan is what must change.
+type Plan struct {
+	Params   []Param
+	Services []*Edit
+	Files    []File
+	// Notes are what pecd setup leaves to the administrator.
+	Notes []string
+}
+
+// Empty reports whether nothing must change.
+func (p *Plan) Empty() bool { return len(p.Params)+len(p.Services)+len(p.Files) == 0 }
+
+// planner is a plan under way.
+type planner struct {
+	ctx  context.Context
+	pf   *Postfix
+	want Wants
+	plan Plan
+}
+
+// Plan says what must change for pecd. It is empty where all is as it should be.
+func (p *Postfix) Plan(ctx context.Context, want Wants) (*Plan, error) {
+	pl := &planner{ctx: ctx, pf: p, want: want}
+	dkim := pl.submissions()
+	if want.Gate != "" {
+		pl.gates()
+	}
+	if err := pl.listener(dkim); err != nil {
+		return nil, err
+	}
+	pl.settings()
+	if err := pl.arrival(); err != nil {
+		return nil, err
+	}
+	return &pl.plan, pl.policy()
+}
+
+// param plans a setting of main.cf.
+func (pl *planner) param(name, value, reason string) {
+	for i := range pl.plan.Params {
+		if q := &pl.plan.Params[i]; q.Name == name {
+			q.New, q.Reason = value, q.Reason+"; "+reason
+			return
+		}
+	}
+	pl.plan.Params = append(pl.plan.Params, Param{Name: name, Old: pl.pf.raw[name], Had: pl.pf.set[name], New: value, Reason: reason})
+}
+
+// edit is the edit of a service, with a copy that may be changed.
+func (pl *planner) edit(s *Service, isNew bool) *Edit {
+	for _, e := range pl.plan.Services {
+		if e.Key == s.Key() {
+			return e
+		}
+	}
+	e := &Edit{Key: s.Key(), Reasons: map[string]string{}, service: s.clone()}
+	if !isNew {
+		e.Old = s.Line()
+	}
+	pl.plan.Services = append(pl.plan.Services, e)
+	return e
+}
+
+// option plans a setting of one service.
+func (pl *planner) option(s *Service, name, value, reason string) {
+	e := pl.edit(s, false)
+	e.service.setOption(name, value)
+	e.New, e.Reasons[name] = e.service.Line(), reason
+}
+
+// ensure plans a setting unless it holds already.
+func (pl *planner) ensure(s *Service, name, value, reason string) {
+	if strings.Join(Words(pl.pf.In(s, name)), ",") != strings.Join(Words(value), ",") {
+		pl.option(s, name, value, reason)
+	}
+}
+
+// unjail plans that a service leaves the chroot, where it could not reach a socket.
+func (pl *planner) unjail(s *Service, addr string) {
+	if pl.pf.Reachable(s, addr) {
+		return
+	}
+	e := pl.edit(s, false)
+	e.service.Chroot = "n"
+	e.New = e.service.Line()
+	e.Reasons[""] = fmt.Sprintf("in its chroot %s the service cannot reach %s; to keep the chroot, have pecd open its sockets below that directory", pl.pf.QueueDir(), addr)
+}
+
+// add plans a new service; one of that name that is there is only completed.
+func (pl *planner) add(name, kind, program, maxproc, reason string) *Service {
+	if s := pl.pf.Service(name, kind); s != nil {
+		return s
+	}
+	s := &Service{Name: name, Type: kind, Private: "-", Unprivileged: "-", Chroot: "n", Wakeup: "-", MaxProc: maxproc, Program: program, expanded: map[string]string{}}
+	if kind == "inet" || program == "cleanup" {
+		s.Private = "n"
+	}
+	e := pl.edit(s, true)
+	e.New, e.Reasons[""] = s.Line(), reason
+	return e.service
+}
+
+// milter plans pecd's milter as the last of a service, and returns the DKIM signers
+// that were taken out.
+func (pl *planner) milter(s *Service, want string, takeSigners bool, reason string) (signers []string) {
+	pl.unjail(s, want)
+	var keep []string
+	for _, m := range Milters(pl.pf.In(s, "smtpd_milters")) {
+		switch {
+		case pl.pf.Reaches(s, m.Address, want), m.Address == want:
+		case takeSigners && m.Signs():
+			signers = append(signers, m.Text)
+		default:
+			keep = append(keep, m.Text)
+		}
+	}
+	ours, at := pl.pf.FindMilter(s, want)
+	if at == len(keep) && len(signers) == 0 && ours.Options["default_action"] == "tempfail" {
+		return nil
+	}
+	value := strings.Join(append(keep, "{ "+pl.pf.Address(want)+", default_action=tempfail }"), ", ")
+	pl.option(s, "smtpd_milters", value, reason)
+	return signers
+}
+
+// submissions plans the access point. It returns the DKIM signers that must move.
+func (pl *planner) submissions() (dkim []string) {
+	list := pl.pf.Submissions(pl.want.Reinject)
+	if len(list) == 0 {
+		pl.plan.Notes = append(pl.plan.Notes, "No service for users to log in was found, so a submission service is added. See that Postfix can check passwords (smtpd_sasl_type, smtpd_sasl_path) and has a TLS certificate.")
+		s := pl.add("submission", "inet", "smtpd", "-", "the service at which users log in")
+		pl.option(s, "smtpd_tls_security_level", "encrypt", "passwords do not travel in clear (RFC 6109, 5.3)")
+		pl.option(s, "smtpd_sasl_auth_enable", "yes", "only users who log in submit certified mail")
+		pl.option(s, "smtpd_client_restrictions", "permit_sasl_authenticated,reject", "only users who log in submit certified mail")
+		list = []*Service{s}
+	}
+	for _, s := range list {
+		signers := pl.milter(s, pl.want.Access, true, "pecd's access point, the last milter: it takes the message over; while it is away clients hear 451 instead of sending uncertified")
+		for _, d := range signers {
+			if !slices.Contains(dkim, d) {
+				dkim = append(dkim, d)
+			}
+		}
+		pl.submission(s)
+	}
+	c := pl.add("subcleanup", "unix", "cleanup", "0", "pecd must see every octet as the user sent it")
+	for _, o := range []struct{ name, value, reason string }{
+		{"message_drop_headers", "", "pecd must see Bcc, to refuse it"},
+		{"cleanup_replace_stray_cr_lf", "no", "a lone CR stays as it came"},
+		{"disable_mime_input_processing", "yes", "MIME header fields stay as they came"},
+		{"message_reject_characters", `\0`, "a NUL in a header field would cut it"},
+		{"header_checks", "", "nothing is changed before pecd has seen it"},
+	} {
+		if pl.pf.Knows(o.name) {
+			pl.ensure(c, o.name, o.value, o.reason)
+		}
+	}
+	return dkim
+}
+
+// submission plans what a submission service needs beside the milter.
+func (pl *planner) submission(s *Service) {
+	pl.ensure(s, "cleanup_service_name", "subcleanup", "its own cleanup keeps every octet as it came")
+	if pl.pf.Knows("smtpd_forbid_bare_newline") && pl.pf.In(s, "smtpd_forbid_bare_newline") != "reject" {
+		pl.option(s, "smtpd_forbid_bare_newline", "reject", "a lone LF would become CRLF before pecd sees it; the client is refused instead")
+	}
+	if pl.pf.Knows("smtpd_forbid_bare_newline_exclusions") {
+		pl.ensure(s, "smtpd_forbid_bare_newline_exclusions", "", "no client is excepted from that")
+	}
+	if pl.want.MTAChecksSender && !strings.Contains(pl.pf.In(s, "smtpd_sender_restrictions"), "sender_login_mismatch") {
+		old := pl.pf.In(s, "smtpd_sender_restrictions")
+		pl.option(s, "smtpd_sender_restrictions", strings.TrimPrefix(old+",reject_authenticated_sender_login_mismatch", ","),
+			"access.sender_login is \"mta\": Postfix must see that users send in their own name")
+	}
+}
+
+// gates plans the gate at port 25.
+func (pl *planner) gates() {
+	list := pl.pf.Port25(pl.want.Reinject)
+	if len(list) == 0 {
+		pl.plan.Notes = append(pl.plan.Notes, "No service for port 25 was found: other providers cannot reach this server.")
+	}
+	for _, s := range list {
+		pl.milter(s, pl.want.Gate, false, "pecd's gate, after the filters: it refuses ordinary mail while the sender's server still listens")
+	}
+}
+
+// reinjectOverrides are what is switched off where signed messages come back.
+const reinjectOverrides = "no_unknown_recipient_checks,no_header_body_checks,no_address_mappings"
+
+// listener plans where signed messages come back.
+func (pl *planner) listener(dkim []string) error {
+	addr, ok := strings.CutPrefix(pl.want.Reinject, "inet:")
+	if !ok {
+		pl.plan.Notes = append(pl.plan.Notes, "courier.mta is "+pl.want.Reinject+": write that listener by hand (docs/postfix.md), or use inet:127.0.0.1:10033.")
+		return nil
+	}
+	s := pl.pf.Listener(pl.want.Reinject)
+	if s == nil {
+		s = pl.add(addr, "inet", "smtpd", "-", "where pecd hands in signed messages")
+		pl.option(s, "syslog_name", "postfix/pecd", "its own name in the log")
+	}
+	milters, overrides := strings.Join(dkim, ", "), reinjectOverrides+",no_milters"
+	if len(dkim) > 0 {
+		overrides = reinjectOverrides
+	}
+	if pl.stays(s) { // DKIM signers stand here already
+		milters, overrides = s.expanded["smtpd_milters"], reinjectOverrides
+	}
+	for _, o := range []struct{ name, value, reason string }{
+		{"mynetworks", "127.0.0.0/8 [::1]/128", "only this machine hands in"},
+		{"smtpd_client_restrictions", "permit_mynetworks,reject", "only this machine hands in"},
+		{"smtpd_relay_restrictions", "permit_mynetworks,reject", "messages go to everywhere from here"},
+		{"smtpd_recipient_restrictions", "", "what is signed is not refused any more"},
+		{"smtpd_sender_restrictions", "", "what is signed is not refused any more"},
+		{"smtpd_helo_restrictions", "", "what is signed is not refused any more"},
+		{"smtpd_data_restrictions", "", "what is signed is not refused any more"},
+		{"smtpd_end_of_data_restrictions", "", "what is signed is not refused any more"},
+		{"smtpd_milters", milters, "no milter changes what is signed; a DKIM signer adds to it"},
+		{"content_filter", "", "no filter changes what is signed"},
+		{"smtpd_proxy_filter", "", "no filter changes what is signed"},
+		{"receive_override_options", overrides, "no checks inside of messages, no rewriting of addresses"},
+		{"cleanup_service_name", "recleanup", "its own cleanup drops no header field"},
+	} {
+		if o.name == "smtpd_relay_restrictions" && pl.pf.In(s, o.name) == "permit_mynetworks,reject" || o.name == "mynetworks" && Local(pl.pf.In(s, o.name)) ||
+			o.name == "receive_override_options" && sameWords(pl.pf.In(s, o.name), o.value) {
+			continue
+		}
+		pl.ensure(s, o.name, o.value, o.reason)
+	}
+	c := pl.add("recleanup", "unix", "cleanup", "0", "signed messages keep every header field")
+	pl.ensure(c, "message_drop_headers", "", "signed messages keep every header field")
+	return nil
+}
+
+// stays reports whether the listener's milters are DKIM signers only.
+func (pl *planner) stays(s *Service) bool {
+	list := Milters(s.expanded["smtpd_milters"])
+	return len(list) > 0 && !slices.ContainsFunc(list, func(m Milter) bool { return !m.Signs() })
+}
+
+// Local reports whether a list of networks is this machine alone.
+func Local(networks string) bool {
+	list := Words(networks)
+	return len(list) > 0 && !slices.ContainsFunc(list, func(n string) bool {
+		return !strings.HasPrefix(n, "127.") && n != "[::1]/128" && n != "[::1]" && n != "[::ffff:127.0.0.0]/104"
+	})
+}
+
+// sameWords reports whether two lists hold the same.
+func sameWords(a, b string) bool {
+	set := func(s string) map[string]bool {
+		m := map[string]bool{}
+		for _, w := range Words(s) {
+			m[w] = true
+		}
+		return m
+	}
+	return maps.Equal(set(a), set(b))
+}
+
+// settings plans main.cf.
+func (pl *planner) settings() {
+	for _, s := range []struct{ name, value, reason string }{
+		{"smtp_line_length_limit", "0", "folding a long line inside of a signed message breaks the signature"},
+		{"lmtp_line_length_limit", "0", "folding a long line inside of a signed message breaks the signature"},
+		{"disable_mime_output_conversion", "yes", "converting an 8-bit part inside of a signed message breaks the signature"},
+		{"header_checks", "", "nothing may change a signed message"},
+		{"mime_header_checks", "", "nothing may change a signed message"},
+		{"nested_header_checks", "", "nothing may change a signed message"},
+		{"body_checks", "", "nothing may change a signed message"},
+		{"local_header_rewrite_clients", "", "addresses must not be completed before pecd sees them"},
+	} {
+		if pl.pf.Get(s.name) != s.value {
+			pl.param(s.name, s.value, s.reason)
+		}
+	}
+	if n := pl.pf.Int("message_size_limit"); n != 0 && n < pl.want.MinSize() {
+		pl.param("message_size_limit", strconv.FormatInt(pl.want.Size, 10), "the envelope and the receipts of the largest original must fit")
+	}
+	if pl.pf.Int("header_size_limit") < MinHeaders {
+		pl.param("header_size_limit", strconv.Itoa(MinHeaders), "a longer header field would be cut")
+	}
+	if pl.pf.Int("lmtp_destination_recipient_limit") < MinRecipients && pl.pf.Get("lmtp_destination_recipient_limit") != "0" {
+		pl.param("lmtp_destination_recipient_limit", strconv.Itoa(MinRecipients), "one take-charge receipt for all recipients of a message")
+	}
+	for _, s := range []struct {
+		name   string
+		unit   time.Duration
+		most   time.Duration
+		value  string
+		reason string
+	}{
+		{"maximal_queue_lifetime", 24 * time.Hour, QueueLife, "1d", "the queue lives 24 hours (RFC 6109, 2.2.2)"},
+		{"bounce_queue_lifetime", 24 * time.Hour, QueueLife, "1d", "the queue lives 24 hours (RFC 6109, 2.2.2)"},
+		{"maximal_backoff_time", time.Second, MaxPause, "50m", "within the 24 hours the last word must be pecd's notice, not Postfix's bounce"},
+	} {
+		if Duration(pl.pf.Get(s.name), s.unit) > s.most {
+			pl.param(s.name, s.value, s.reason)
+		}
+	}
+	pl.serverTLS()
+	if v := pl.pf.raw["milter_mail_macros"]; !strings.Contains(v, "{auth_authen}") {
+		pl.param("milter_mail_macros", strings.TrimSpace(v+" {auth_authen}"), "pecd must hear who has logged in")
+	}
+}
+
+// serverTLS plans that port 25 offers TLS.
+func (pl *planner) serverTLS() {
+	if pl.pf.Get("smtpd_tls_security_level") != "" && pl.pf.Get("smtpd_tls_security_level") != "none" || pl.pf.Get("smtpd_use_tls") == "yes" {
+		return
+	}
+	if pl.pf.Get("smtpd_tls_cert_file") == "" && pl.pf.Get("smtpd_tls_chain_files") == "" {
+		pl.plan.Notes = append(pl.plan.Notes, "Postfix has no TLS certificate: give it one (smtpd_tls_chain_files) and run this again; providers talk over TLS (RFC 6109, 5.3).")
+		return
+	}
+	pl.param("smtpd_tls_security_level", "may", "other providers send over TLS (RFC 6109, 5.3)")
+}

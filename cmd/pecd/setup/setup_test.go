@@ -1,0 +1,294 @@
+package setup
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// wants are those of a plain installation with one peer.
+func wants() Wants {
+	return Wants{Access: "unix:/run/pecd/access.sock", Gate: "unix:/run/pecd/gate.sock", LMTP: "unix:/run/pecd/lmtp.sock", Reinject: "inet:127.0.0.1:10033",
+		MaxSize: 100 << 20, Size: 300 << 20, Domains: []string{"pec.example"}, Peers: []string{"beta.example"}}
+}
+
+var noon = time.Date(2026, 11, 2, 12, 0, 0, 0, time.UTC)
+
+// panels are main.cf and master.cf in the manner of hosting panels, written by us.
+var panels = map[string]struct{ main, master string }{
+	"plain": {"smtpd_tls_cert_file = /etc/x.pem\n", "smtp inet n - y - - smtpd\nsubmission inet n - y - - smtpd\n  -o smtpd_sasl_auth_enable=yes\n" + base},
+	"bare":  {"", "smtp inet n - n - - smtpd\n" + base},
+	"ISPConfig": {"smtpd_milters = inet:localhost:11332\nnon_smtpd_milters = inet:localhost:11332\nmilter_default_action = accept\nmilter_protocol = 6\n" +
+		"virtual_transport = lmtp:unix:private/dovecot-lmtp\nvirtual_mailbox_domains = inline:{ { pec.example = x } }\nheader_checks = inline:{ { x = DUNNO } }\n",
+		"smtp inet n - y - - smtpd\nsubmission inet n - y - - smtpd\n  -o syslog_name=postfix/submission\n  -o smtpd_sasl_auth_enable=yes\nsmtps inet n - y - - smtpd\n  -o smtpd_tls_wrappermode=yes\n" + base},
+	"Plesk": {"smtpd_milters = , inet:127.0.0.1:12768\nmessage_size_limit = 10240000\nvirtual_transport = plesk_virtual\n",
+		"smtp inet n - n - - smtpd -o smtpd_proxy_filter=\nsubmission inet n - n - - smtpd -o smtpd_sasl_auth_enable=yes -o smtpd_tls_security_level=may\n" + base},
+	"Modoboa": {"smtpd_milters = inet:127.0.0.1:12345, inet:localhost:8891\nmilter_default_action = accept\nmilter_content_timeout = 30s\nmilter_mail_macros = i {mail_addr}\n",
+		"smtp inet n - - - 1 postscreen\nsmtpd pass - - - - - smtpd\nsubmission inet n - - - - smtpd\n  -o smtpd_sasl_auth_enable=yes\n  -o cleanup_service_name=ascleanup\nascleanup unix n - - - 0 cleanup\n  -o header_checks=\n" + base},
+	"iRedMail": {"content_filter = smtp-amavis:[127.0.0.1]:10024\nmaximal_queue_lifetime = 4h\n",
+		"smtp inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd\nsubmission inet n - n - - smtpd\n  -o content_filter=smtp-amavis:[127.0.0.1]:10026\n" +
+			"127.0.0.1:10025 inet n - n - - smtpd\n  -o content_filter=\n  -o mynetworks=127.0.0.0/8\n" + base},
+	"mailcow": {"smtpd_milters = inet:rspamd:9900\nmilter_default_action = tempfail\nmessage_size_limit = 104857600\n",
+		"smtp inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd\nsubmission inet n - n - - smtpd\n  -o smtpd_sasl_auth_enable=yes\n588 inet n - n - - smtpd\n  -o smtpd_milters=\n  -o smtpd_sasl_auth_enable=yes\n" + base},
+}
+
+const base = "postlog unix-dgram n - n - 1 postlogd\ncleanup unix n - y - 0 cleanup\nlmtp unix - - y - - lmtp\nsmtp unix - - y - - smtp\n"
+
+// instance writes a private configuration.
+func instance(t *testing.T, main, master string) string {
+	t.Helper()
+	// Not t.TempDir: Postfix's own user must get there.
+	dir, err := os.MkdirTemp("", "pecd-setup-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	queue, data := filepath.Join(dir, "queue"), filepath.Join(dir, "data")
+	for _, d := range []string{queue, data} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	main = "compatibility_level = 3.6\nqueue_directory = " + queue + "\ndata_directory = " + data + "\nmaillog_file = " + dir + "/maillog\nmaillog_file_prefixes = " + dir + "\nmyhostname = mail.pec.example\nmydestination =\nalias_maps =\n# kept\n" + main
+	for name, text := range map[string]string{"main.cf": main, "master.cf": "# kept too\n" + master} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func read(t *testing.T, dir string) *Postfix {
+	t.Helper()
+	p, err := Read(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func plan(t *testing.T, p *Postfix) *Plan {
+	t.Helper()
+	pl, err := p.Plan(t.Context(), wants())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pl
+}
+
+func apply(t *testing.T, p *Postfix) {
+	t.Helper()
+	if _, err := p.Apply(t.Context(), plan(t, p), wants(), noon); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPanels sets pecd up in each panel's Postfix, looks at the result through
+// postconf, finds nothing more to do, and gets every octet back.
+func TestPanels(t *testing.T) {
+	for name, f := range panels {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := instance(t, f.main, f.master)
+			before, err := contents(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := read(t, dir)
+			var diff bytes.Buffer
+			if err := p.Diff(t.Context(), plan(t, p), &diff); err != nil {
+				t.Fatal(err)
+			}
+			t.Log(diff.String())
+			apply(t, p)
+			now := read(t, dir)
+			for _, s := range now.Submissions(wants().Reinject) {
+				list := Milters(now.In(s, "smtpd_milters"))
+				if _, i := now.FindMilter(s, wants().Access); i < 0 || i != len(list)-1 || list[i].Options["default_action"] != "tempfail" {
+					t.Errorf("%s: milters %v", s.Key(), list)
+				}
+			}
+			if !now.RoutesTo(t.Context(), "pec.example", wants().LMTP) {
+				t.Errorf("route: %s", now.Route(t.Context(), "pec.example"))
+			}
+			if got := plan(t, now); !got.Empty() {
+				t.Errorf("a second run would change %v", got.Names())
+			}
+			if _, left, err := now.Undo(t.Context()); err != nil || len(left) > 0 {
+				t.Fatal(left, err)
+			}
+			after, err := contents(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name := range before {
+				if !bytes.Equal(before[name], after[name]) {
+					t.Errorf("%s is not what it was:\n%s", name, after[name])
+				}
+			}
+		})
+	}
+}
+
+// TestPutBack: what Postfix does not like is put back, and so is a change that is not
+// enough.
+func TestPutBack(t *testing.T) {
+	f := panels["plain"]
+	dir := instance(t, f.main, f.master)
+	before, err := contents(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := read(t, dir)
+	pl := plan(t, p)
+	pl.Services[0].New = strings.Replace(pl.Services[0].New, " n ", " maybe ", 1) // no such column
+	if _, err := p.Apply(t.Context(), pl, wants(), noon); !errors.Is(err, ErrPostfix) {
+		t.Errorf("a broken service: %v", err)
+	}
+	pl = plan(t, p)
+	pl.Params = pl.Params[1:]
+	if _, err := p.Apply(t.Context(), pl, wants(), noon); !errors.Is(err, ErrPostfix) || !strings.Contains(err.Error(), "still be due") {
+		t.Errorf("half a plan: %v", err)
+	}
+	after, err := contents(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "pecd*"))
+	if err != nil || len(left) > 0 || !bytes.Equal(before["main.cf"], after["main.cf"]) || !bytes.Equal(before["master.cf"], after["master.cf"]) {
+		t.Errorf("left behind: %v", left)
+	}
+	if _, _, err := p.Undo(t.Context()); !errors.Is(err, ErrNothing) {
+		t.Errorf("undo: %v", err)
+	}
+}
+
+// TestUndoAfterOthers: what others have changed since stays, the rest is taken back.
+func TestUndoAfterOthers(t *testing.T) {
+	f := panels["ISPConfig"]
+	dir := instance(t, f.main, f.master)
+	p := read(t, dir)
+	apply(t, p)
+	for _, args := range [][]string{{"-e", "message_size_limit=400000000", "mynetworks=127.0.0.1"}, {"-P", "smtps/inet/smtpd_tls_auth_only=yes"}} {
+		if _, err := run(t.Context(), "postconf", append([]string{"-c", dir}, args...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, left, err := read(t, dir).Undo(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(left, []string{"message_size_limit", "smtps/inet"}) {
+		t.Errorf("left: %v", left)
+	}
+	now := read(t, dir)
+	if now.Get("maximal_queue_lifetime") != "5d" || now.Get("mynetworks") != "127.0.0.1" || now.Int("message_size_limit") != 400000000 {
+		t.Error("main.cf is not as it should be")
+	}
+	if s := now.Service("submission", "inet"); now.Service("recleanup", "unix") != nil || len(Milters(now.In(s, "smtpd_milters"))) != 1 {
+		t.Error("master.cf is not as it should be")
+	}
+}
+
+// TestDKIM: a signer moves from before pecd to where signed messages come back.
+func TestDKIM(t *testing.T) {
+	f := panels["Modoboa"]
+	dir := instance(t, f.main, f.master)
+	apply(t, read(t, dir))
+	now := read(t, dir)
+	s := now.Service("submission", "inet")
+	if got := now.In(s, "smtpd_milters"); got != "inet:127.0.0.1:12345, { unix:/run/pecd/access.sock, default_action=tempfail }" {
+		t.Errorf("submission: %q", got)
+	}
+	l := now.Listener(wants().Reinject)
+	if got := now.In(l, "smtpd_milters"); got != "inet:localhost:8891" || strings.Contains(now.In(l, "receive_override_options"), "no_milters") {
+		t.Errorf("listener: %q, %q", got, now.In(l, "receive_override_options"))
+	}
+	if now.Service("smtpd", "pass") == nil || len(Milters(now.In(now.Service("smtpd", "pass"), "smtpd_milters"))) != 3 {
+		t.Error("the smtpd behind postscreen has not got the gate after the filters")
+	}
+}
+
+// TestChroot: sockets in the queue directory are named so that a chroot stays.
+func TestChroot(t *testing.T) {
+	f := panels["plain"]
+	dir := instance(t, f.main, f.master)
+	w := wants()
+	w.Access, w.Gate, w.LMTP = "unix:"+dir+"/queue/pecd/access.sock", "unix:"+dir+"/queue/pecd/gate.sock", "unix:"+dir+"/queue/pecd/lmtp.sock"
+	p := read(t, dir)
+	pl, err := p.Plan(t.Context(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Apply(t.Context(), pl, w, noon); err != nil {
+		t.Fatal(err)
+	}
+	now := read(t, dir)
+	s := now.Service("submission", "inet")
+	if !now.Chrooted(s) || now.In(s, "smtpd_milters") != "{ unix:pecd/access.sock, default_action=tempfail }" || !now.RoutesTo(t.Context(), "pec.example", w.LMTP) {
+		t.Errorf("%s; route %s", s.Line(), now.Route(t.Context(), "pec.example"))
+	}
+}
+
+// TestInstances: with several instances one must be named.
+func TestInstances(t *testing.T) {
+	f := panels["bare"]
+	dir := instance(t, f.main+"multi_instance_directories = /etc/postfix-out\n", f.master)
+	if _, err := onlyInstance(t.Context(), "-c", dir); !errors.Is(err, ErrInstances) || !strings.Contains(err.Error(), "/etc/postfix-out") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestDiffApplies: patch(1) makes of the old files what Apply makes of them.
+func TestDiffApplies(t *testing.T) {
+	f := panels["iRedMail"]
+	dir := instance(t, f.main, f.master)
+	p := read(t, dir)
+	pl := plan(t, p)
+	var diff bytes.Buffer
+	if err := p.Diff(t.Context(), pl, &diff); err != nil {
+		t.Fatal(err)
+	}
+	want, err := p.rehearse(t.Context(), pl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("patch", "-p0", "--unified")
+	cmd.Stdin, cmd.Dir = &diff, "/"
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	got, err := contents(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range want {
+		if !bytes.Equal(got[name], want[name]) {
+			t.Errorf("%s:\n%s", name, got[name])
+		}
+	}
+}
+
+// FuzzWords: whatever stands in a list, reading it ends and loses nothing but blanks
+// and commas.
+func FuzzWords(f *testing.F) {
+	for _, s := range []string{"", "a, b", "{ unix:/x, default_action=tempfail }, inet:y:1", "{{}", "}a{", "a{b c}d"} {
+		f.Add(s)
+	}
+	strip := strings.NewReplacer(" ", "", ",", "", "\t", "", "\r", "", "\n", "")
+	f.Fuzz(func(t *testing.T, s string) {
+		if got := strings.Join(Words(s), ""); strip.Replace(got) != strip.Replace(s) {
+			t.Errorf("%q became %q", s, got)
+		}
+		Milters(s)
+	})
+}

@@ -1,0 +1,60 @@
+package setup
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"pecd/cmd/pecd/config"
+	"pecd/pec/directory"
+)
+
+// Wants are what pecd's configuration and the directory ask of the MTA.
+type Wants struct {
+	Access, Gate, LMTP, Reinject string   // addresses; Gate may be empty
+	MaxSize                      int64    // of an original, octets
+	Size                         int64    // message_size_limit, octets
+	MTAChecksSender              bool     // access.sender_login is "mta"
+	Domains                      []string // ours, certified
+	Peers                        []string // certified domains of other providers
+}
+
+// What the MTA must be set to, beside sizes; docs/postfix.md.
+const (
+	MinHeaders = 1 << 20 // header_size_limit, octets
+	// QueueLife is how long the MTA tries; RFC 6109, 2.2.2.
+	QueueLife = 24 * time.Hour
+	// MaxPause is the longest pause between two tries: the last word after 22 hours
+	// must be pecd's.
+	MaxPause      = 50 * time.Minute
+	MinRecipients = 1000
+)
+
+// MinSize is the message_size_limit without which the envelope of the largest
+// original does not fit.
+func (w Wants) MinSize() int64 { return w.MaxSize + w.MaxSize/20 + 1<<20 }
+
+// WantsOf reads them. d may be nil: then only the provider's own domain is known.
+func WantsOf(cfg *config.Config, d *directory.Directory) Wants {
+	w := Wants{Access: cfg.Access.Milter, Gate: cfg.Gate.Milter, LMTP: cfg.Reception.LMTP, Reinject: cfg.Courier.MTA,
+		MaxSize: cfg.Access.MaxSize, Size: 3 * cfg.Access.MaxSize, MTAChecksSender: cfg.Access.SenderLogin == "mta"}
+	own := strings.ToLower(cfg.Provider.Domain)
+	if d == nil {
+		w.Domains = []string{own}
+		return w
+	}
+	for _, p := range d.Providers() {
+		if p.Name == cfg.Provider.Name || p.Manages(own) {
+			w.Domains = append(w.Domains, p.Domains...)
+		} else {
+			w.Peers = append(w.Peers, p.Domains...)
+		}
+	}
+	if !slices.Contains(w.Domains, own) {
+		w.Domains = append(w.Domains, own)
+	}
+	slices.Sort(w.Domains)
+	slices.Sort(w.Peers)
+	w.Domains, w.Peers = slices.Compact(w.Domains), slices.Compact(w.Peers)
+	return w
+}

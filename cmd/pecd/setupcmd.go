@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"pecd/cmd/pecd/config"
+	"pecd/cmd/pecd/setup"
+	"pecd/pec/directory"
+)
+
+// setupPostfixCmd is pecd setup postfix.
+type setupPostfixCmd struct {
+	configFlag
+	PostfixConfigDir string `help:"Postfix's configuration directory. Default: that of the only instance." placeholder:"DIR"`
+	Apply            bool   `help:"Make the changes, after a backup." xor:"what"`
+	Undo             bool   `help:"Take back what --apply changed last." xor:"what"`
+}
+
+// Run shows what must change in Postfix for pecd, makes it, or takes it back.
+func (c *setupPostfixCmd) Run(ctx context.Context, std streams) error {
+	if c.Undo {
+		pf, err := setup.Read(ctx, c.PostfixConfigDir)
+		if err != nil {
+			return err
+		}
+		return undoPostfix(ctx, pf, std.out)
+	}
+	cfg, err := config.Load(c.Config)
+	if err != nil {
+		return err
+	}
+	pf, err := setup.Read(ctx, c.PostfixConfigDir)
+	if err != nil {
+		return err
+	}
+	want := setup.WantsOf(cfg, c.directory(ctx, cfg, std))
+	plan, err := pf.Plan(ctx, want)
+	if err != nil {
+		return err
+	}
+	for _, n := range plan.Notes {
+		fmt.Fprintln(std.err, "note:", n)
+	}
+	if plan.Empty() {
+		_, err := fmt.Fprintf(std.out, "nothing to do: Postfix in %s is set up for pecd\n", pf.Dir)
+		return err
+	}
+	if err := pf.Diff(ctx, plan, std.out); err != nil {
+		return err
+	}
+	again := "pecd setup postfix --config " + c.Config + " --postfix-config-dir " + pf.Dir
+	if !c.Apply {
+		_, err := fmt.Fprintf(std.err, "nothing was changed yet. To make these changes: %s --apply\n", again)
+		return err
+	}
+	backup, err := pf.Apply(ctx, plan, want, time.Now())
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(std.err, "done; the old files are in %s\n  next: postfix -c %s reload (restart where a port is new and Postfix is older than 3.3)\n  to take it back: %s --undo\n", backup, pf.Dir, again)
+	return err
+}
+
+// directory is the directory of providers, or nil with a word about what is left out.
+func (c *setupPostfixCmd) directory(ctx context.Context, cfg *config.Config, std streams) *directory.Directory {
+	in, err := load(ctx, c.Config, lookAt(cfg))
+	if err != nil {
+		fmt.Fprintf(std.err, "note: only the domain of provider.domain is set up, and no TLS policy for other providers: %v\n  run this again when that is mended\n", err)
+		return nil
+	}
+	d := in.directory
+	if err := in.close(); err != nil {
+		fmt.Fprintln(std.err, "note:", err)
+	}
+	return d
+}
+
+func undoPostfix(ctx context.Context, pf *setup.Postfix, out io.Writer) error {
+	backup, left, err := pf.Undo(ctx)
+	if errors.Is(err, setup.ErrNothing) {
+		fmt.Fprintln(out, err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		fmt.Fprintf(out, "changed by somebody since, and left alone: %s\n", strings.Join(left, ", "))
+	}
+	_, err = fmt.Fprintf(out, "taken back; a copy of the old files stays in %s\n  next: postfix -c %s reload\n", backup, pf.Dir)
+	return err
+}

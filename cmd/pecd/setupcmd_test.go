@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// command runs pecd and returns its exit code and what it said.
+func command(t *testing.T, args ...string) (code int, out, errs string) {
+	t.Helper()
+	var o, e bytes.Buffer
+	code = run(t.Context(), args, streams{&o, &e})
+	return code, o.String(), e.String()
+}
+
+// plainPostfix is a Postfix as Debian installs it, in a directory of its own.
+func plainPostfix(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "pecd-setup-test-") // Postfix's user must get there
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	for _, d := range []string{"", "queue", "data"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	main := "compatibility_level = 3.6\nqueue_directory = " + dir + "/queue\ndata_directory = " + dir + "/data\nmaillog_file = " + dir + "/maillog\nmaillog_file_prefixes = " + dir +
+		"\nmydestination =\nalias_maps =\nsmtpd_tls_security_level = may\n"
+	master := "smtp inet n - y - - smtpd\npostlog unix-dgram n - n - 1 postlogd\ncleanup unix n - y - 0 cleanup\nbounce unix - - y - 0 bounce\nlmtp unix - - y - - lmtp\n"
+	for name, text := range map[string]string{"main.cf": main, "master.cf": master} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// TestFirstHour is the way of somebody who adds pecd to a Postfix that runs.
+func TestFirstHour(t *testing.T) {
+	dir, postfix := filepath.Join(t.TempDir(), "pecd"), plainPostfix(t)
+	file := filepath.Join(dir, "pecd.toml")
+	quick := []string{"quickstart", "pec.example", "--dir", dir, "--store", filepath.Join(dir, "store")}
+	setup := []string{"setup", "postfix", "--config", file, "--postfix-config-dir", postfix}
+	for _, step := range []struct {
+		args  []string
+		code  int
+		words string
+	}{
+		{append(quick, "--dry-run"), 0, "would write " + file},
+		{[]string{"config", "check", "--config", file}, exitConfig, "create this one"},
+		{quick, 0, "no legal value"},
+		{quick, exitNo, "exists already"},
+		{[]string{"quickstart", "no domain"}, exitUsage, "is not a domain"},
+		{[]string{"config", "check", "--config", file}, 0, "good"},
+		{setup, 0, "default_action=tempfail"},
+		{append(setup, "--undo"), 0, "nothing to take back"},
+		{append(setup, "--apply"), 0, "the old files are in"},
+		{setup, 0, "nothing to do"},
+		{append(setup, "--undo"), 0, "taken back"},
+		{setup, 0, "default_action=tempfail"},
+		{append(setup, "--undo", "--apply"), exitUsage, "apply"},
+		{[]string{"doctor", "--no-dns", "--config", file, "--postfix-config-dir", postfix}, exitNo, "[submission-missing]"},
+		{[]string{"doctor", "--config", filepath.Join(dir, "none")}, exitNo, "[config]"},
+	} {
+		code, out, errs := command(t, step.args...)
+		if code != step.code || !strings.Contains(out+errs, step.words) {
+			t.Fatalf("%s: %d, want %d and %q\n%s%s", strings.Join(step.args, " "), code, step.code, step.words, out, errs)
+		}
+	}
+	_, out, _ := command(t, "doctor", "--no-dns", "--json", "--config", file, "--postfix-config-dir", postfix)
+	var d diagnosis
+	if err := json.Unmarshal([]byte(out), &d); err != nil || d.OK || len(d.Findings) < 10 || d.Findings[0].Fix == "" {
+		t.Errorf("%v: %s", err, out)
+	}
+}

@@ -1,0 +1,135 @@
+package host
+
+import (
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// result is what the plugin's attempt came to; it tells in its log.
+func result(t *testing.T, mode, path string) string {
+	t.Helper()
+	o, r := options(t)
+	s := spec("clean")
+	s.Table["path"] = path
+	switch path {
+	case "messages":
+		s.Table["path"] = filepath.Join(o.Messages, "to-check")
+	case "state":
+		s.Table["path"] = filepath.Join(o.State, "check", "file")
+	case "other":
+		s.Table["path"] = filepath.Join(o.State, "file")
+	}
+	h := start(t, o, s)
+	if st := h.Status()[0]; !st.Confined || st.Landlock < 6 {
+		t.Fatalf("this kernel confines too little: Landlock %d", st.Landlock)
+	}
+	q := question(inFile(t, filepath.Dir(o.Messages), strings.Repeat("Subject: prova\r\n", 10_000)))
+	q.Login = "mode:" + mode
+	ask(t, h, q)
+	_, after, _ := strings.Cut(r.String(), `detail="result: `)
+	said, _, _ := strings.Cut(after, `"`)
+	return said
+}
+
+// TestConfined: a plugin has its own directory, its state and the message, and
+// nothing else of what pecd's user has.
+func TestConfined(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "key.pem")
+	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	usr1 := make(chan os.Signal, 1)
+	signal.Notify(usr1, syscall.SIGUSR1)
+	defer signal.Stop(usr1)
+	for _, c := range []struct{ mode, path, want string }{
+		{"read", secret, "permission denied"},
+		{"read", "/proc/self/root" + secret, "permission denied"},
+		{"read", "/etc/shadow", "permission denied"},
+		{"read", "/etc/hosts", "<nil>"},
+		{"write", secret, "permission denied"},
+		{"write", "other", "permission denied"},
+		{"write", "state", "<nil>"},
+		{"append", "messages", "permission denied"},
+		{"signal", "", "operation not permitted"},
+	} {
+		if got := result(t, c.mode, c.path); !strings.HasSuffix(got, c.want) {
+			t.Errorf("%s %s: %q, want %q", c.mode, c.path, got, c.want)
+		}
+	}
+	if len(usr1) > 0 {
+		t.Error("the plugin has sent us a signal")
+	}
+	if b, err := os.ReadFile(secret); err != nil || string(b) != "secret" {
+		t.Errorf("the key holds %q, %v", b, err)
+	}
+}
+
+// TestDial: a plugin reaches the sockets of others, such as a scanner's.
+func TestDial(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "clamd")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if got := result(t, "dial", path); got != "<nil>" {
+		t.Errorf("%s", got)
+	}
+}
+
+// TestAllowed: further paths are allowed by the configuration.
+func TestAllowed(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "list"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for mode, want := range map[string]string{"read": "<nil>", "write": "permission denied"} {
+		o, r := options(t)
+		s := spec(mode)
+		s.Read, s.Table["path"] = []string{filepath.Join(dir, "list")}, filepath.Join(dir, "list")
+		ask(t, start(t, o, s), small(""))
+		if !strings.Contains(r.String(), want+`"`) {
+			t.Errorf("%s: not %q", mode, want)
+		}
+	}
+}
+
+// TestEnvironment: nothing of the daemon's environment and files reaches a
+// plugin.
+func TestEnvironment(t *testing.T) {
+	t.Setenv("PECD_SECRET", "moonshine")
+	f, err := os.Open(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	// As a descriptor that the daemon itself was started with.
+	if _, err := syscall.Dup(int(f.Fd())); err != nil {
+		t.Fatal(err)
+	}
+	o, _ := options(t)
+	pid := start(t, o, spec("clean")).Status()[0].Pid
+	env, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	if err != nil || strings.Contains(string(env), "moonshine") || !strings.Contains(string(env), "PECD_PLUGIN_STATE=") {
+		t.Errorf("environment %q, %v", env, err)
+	}
+	links, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/fd/*")
+	if err != nil || len(links) == 0 {
+		t.Fatalf("no descriptors: %v", err)
+	}
+	for _, l := range links {
+		if target, err := os.Readlink(l); err == nil && strings.HasSuffix(target, filepath.Base(os.Args[0])) {
+			t.Errorf("the plugin holds %s", target)
+		}
+	}
+	limits, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/limits")
+	if err != nil || !strings.Contains(strings.Join(strings.Fields(string(limits)), " "), "Max core file size 0 0") {
+		t.Errorf("limits %s, %v", limits, err)
+	}
+}

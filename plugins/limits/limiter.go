@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"pecd/pec"
+	"pecd/plugins/sdk"
+	"pecd/points"
+)
+
+// A limiter is the check. It may be used concurrently.
+type limiter struct {
+	settings settings
+	now      func() time.Time
+	log      *slog.Logger
+
+	mu      sync.Mutex // guards what follows
+	book    *book
+	journal *journal // nil without a state directory
+}
+
+// check counts m, or refuses it.
+func (l *limiter) check(_ context.Context, m *sdk.Message) (points.Finding, error) {
+	sender := m.Sender
+	if sender == "" {
+		sender = pec.Address(m.Login)
+	}
+	// Who sends without any name is for the access point to refuse.
+	if sender == "" || l.settings.exempt(sender) {
+		return sdk.Clean(), nil
+	}
+	// A mark costs reading the header, so it is made before the lock is held.
+	e := entry{sender: names(sender)[0], recipients: len(m.Recipients), mark: markOf(m)}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e.at = l.now()
+	l.turn(e.at)
+	c := l.book.of(e.sender, e.at)
+	if f, over := c.over(l.settings.quota(sender), e); over {
+		return f, nil
+	}
+	l.book.add(e)
+	l.write(e)
+	return sdk.Clean(), nil
+}
+
+// turn begins the new day if there is one.
+func (l *limiter) turn(at time.Time) {
+	if !l.book.turn(at) || l.journal == nil {
+		return
+	}
+	if err := l.journal.begin(nil); err != nil {
+		l.log.Error("the counts of the old day cannot be taken away", "error", err)
+	}
+}
+
+// write makes the journal follow the book. Where it cannot, the counts hold until
+// the program ends; no message waits for them.
+func (l *limiter) write(e entry) {
+	if l.journal == nil {
+		return
+	}
+	if err := l.journal.add(e); err != nil {
+		l.log.Error("counts cannot be written, and will be lost when the plugin ends", "error", err)
+	}
+}
+
+// close implements io.Closer.
+func (l *limiter) close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.journal == nil {
+		return nil
+	}
+	return l.journal.close()
+}
+
+// over refuses e if it is over what its sender may.
+func (c *counts) over(q quota, e entry) (points.Finding, bool) {
+	limit := func(n int, italian, english string) (points.Finding, bool) {
+		return sdk.Refuse(fmt.Sprintf("Raggiunto il limite di "+italian+".", n), fmt.Sprintf("The limit is reached: "+english+".", n)), true
+	}
+	switch {
+	case c.repeated(e):
+		return points.Finding{}, false
+	case q.hour > 0 && c.inHour >= q.hour:
+		return limit(q.hour, "%d messaggi all'ora", "%d messages per hour")
+	case q.day > 0 && c.messages >= q.day:
+		return limit(q.day, "%d messaggi al giorno", "%d messages per day")
+	case q.recipients > 0 && c.recipients+e.recipients > q.recipients:
+		return limit(q.recipients, "%d destinatari al giorno", "%d recipients per day")
+	}
+	return points.Finding{}, false
+}
+
+// markOf tells a message that is offered again from others: by its Message-ID, its
+// size and its recipients. Without a Message-ID each is another.
+func markOf(m *sdk.Message) mark {
+	header, err := m.Header()
+	if err != nil || header.Get("Message-ID") == "" {
+		return 0
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %d", header.Get("Message-ID"), m.Size)
+	for _, r := range m.Recipients {
+		fmt.Fprintf(h, " %q", r.Address)
+	}
+	return mark(binary.BigEndian.Uint64(h.Sum(nil)))
+}

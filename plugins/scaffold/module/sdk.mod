@@ -1,0 +1,29 @@
+module pecd
+
+go 1.24.0
+
+require (
+	github.com/emersion/go-message v0.18.2
+	github.com/hashicorp/go-hclog v1.6.3
+	github.com/hashicorp/go-plugin v1.8.0
+	github.com/miekg/pkcs11 v1.1.2
+	go.mozilla.org/pkcs7 v0.10.0
+	golang.org/x/text v0.32.0
+	google.golang.org/grpc v1.78.0
+	google.golang.org/protobuf v1.36.10
+	software.sslmate.com/src/go-pkcs12 v0.7.4
+)
+
+require (
+	github.com/fatih/color v1.13.0 // indirect
+	github.com/golang/protobuf v1.5.4 // indirect
+	github.com/hashicorp/yamux v0.1.2 // indirect
+	github.com/mattn/go-colorable v0.1.12 // indirect
+	github.com/mattn/go-isatty v0.0.17 // indirect
+	github.com/oklog/run v1.1.0 // indirect
+	github.com/stretchr/testify v1.11.1 // indirect
+	golang.org/x/crypto v0.46.0 // indirect
+	golang.org/x/net v0.47.0 // indirect
+	golang.org/x/sys v0.40.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20251029180050-ab9386a59fda // indirect
+)

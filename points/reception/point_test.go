@@ -1,0 +1,151 @@
+package reception_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"pecd/pec"
+	"pecd/points"
+	"pecd/points/reception"
+	"pecd/signer"
+)
+
+var (
+	refused  = points.Finding{Check: "policy", Says: points.Refused, Reason: points.Reason{Cause: points.Policy, Italian: "no", English: "no"}}
+	infected = points.Finding{Check: "virus", Says: points.Infected, Virus: "Eicar-Test"}
+	unknown  = points.Finding{Check: "away"}
+)
+
+func envelopeFor(list ...pec.Address) reception.Found {
+	f := reception.Found{Class: reception.Envelope}
+	f.Event.Kind = pec.KindTransport
+	for _, r := range list {
+		f.Event.Recipients = append(f.Event.Recipients, pec.Recipient{Address: r, Type: pec.Certified})
+	}
+	return f
+}
+
+func receiptOf(k pec.Kind) reception.Found {
+	return reception.Found{Class: reception.Receipt, Event: pec.Event{Kind: k}}
+}
+
+func other(why error) reception.Found { return reception.Found{Why: why} }
+
+// TestDecide: what becomes of each kind of message for one recipient.
+func TestDecide(t *testing.T) {
+	const bob, system, service = "bob@beta.example", "posta-certificata@beta.example", "ricevute@beta.example"
+	for name, tt := range map[string]struct {
+		found    reception.Found
+		rcpt     reception.Recipient
+		sender   pec.Address
+		findings []points.Finding
+		want     reception.Way
+		cause    points.Cause
+	}{
+		"envelope":                          {found: envelopeFor(bob), want: reception.Certified},
+		"infected envelope":                 {found: envelopeFor(bob), findings: []points.Finding{refused, infected}, want: reception.Virus, cause: points.Virus},
+		"envelope that a check refuses":     {found: envelopeFor(bob), findings: []points.Finding{refused}, want: reception.Denied, cause: points.Policy},
+		"envelope that no check looked at":  {found: envelopeFor(bob), findings: []points.Finding{unknown}, want: reception.Later},
+		"envelope for another":              {found: envelopeFor("bruna@beta.example"), want: reception.Wrapped},
+		"infected envelope for another":     {found: envelopeFor("bruna@beta.example"), findings: []points.Finding{infected}, want: reception.Rejected, cause: points.Virus},
+		"receipt":                           {found: receiptOf(pec.KindDelivery), want: reception.Passed},
+		"take-charge receipt":               {found: receiptOf(pec.KindTakeCharge), want: reception.Service},
+		"virus notice":                      {found: receiptOf(pec.KindVirus), want: reception.Service},
+		"receipt about a receipt":           {found: receiptOf(pec.KindDelivery), rcpt: reception.Recipient{Address: system}, want: reception.Ended},
+		"receipt to the service mailbox":    {found: receiptOf(pec.KindDelivery), rcpt: reception.Recipient{Address: service}, want: reception.Passed},
+		"ordinary mail":                     {found: other(signer.ErrNoSignature), want: reception.Wrapped},
+		"ordinary mail that is not wanted":  {found: other(signer.ErrNoSignature), rcpt: reception.Recipient{Address: bob, RefusesOrdinary: true}, want: reception.Rejected, cause: points.Policy},
+		"of a provider, not wanted":         {found: other(reception.ErrInconsistent), rcpt: reception.Recipient{Address: bob, RefusesOrdinary: true}, want: reception.Wrapped},
+		"infected ordinary mail":            {found: other(signer.ErrNoSignature), findings: []points.Finding{infected}, want: reception.Rejected, cause: points.Virus},
+		"ordinary mail that a check denies": {found: other(signer.ErrNoSignature), findings: []points.Finding{refused}, want: reception.Rejected, cause: points.Policy},
+		"ordinary mail, check away":         {found: other(signer.ErrNoSignature), findings: []points.Finding{unknown}, want: reception.Later},
+		"notification to the system":        {found: other(signer.ErrNoSignature), rcpt: reception.Recipient{Address: system}, sender: "", want: reception.Ended},
+	} {
+		a := reception.Arrival{Found: tt.found, Sender: "x@y.example", System: system, Service: service, Findings: tt.findings}
+		if name == "notification to the system" {
+			a.Sender = tt.sender
+		}
+		if tt.rcpt.Address == "" {
+			tt.rcpt.Address = bob
+		}
+		a.Recipients = []reception.Recipient{tt.rcpt}
+		d, err := reception.Builtin{}.Decide(context.Background(), a)
+		if err != nil || d.Fates[0].Way != tt.want || d.Fates[0].Reason.Cause != tt.cause {
+			t.Errorf("%s: %+v, %v", name, d, err)
+		}
+		// Whatever ours says is lawful.
+		if _, err := reception.Guard(reception.Builtin{}).Decide(context.Background(), a); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestUnknown: what cannot be named is not decided.
+func TestUnknown(t *testing.T) {
+	a := reception.Arrival{Found: other(errors.New("the disk is away")), Recipients: []reception.Recipient{{Address: "bob@beta.example"}}}
+	if d, err := (reception.Builtin{}).Decide(context.Background(), a); err == nil {
+		t.Errorf("%+v", d)
+	}
+}
+
+// fixed is a point that always decides the same.
+type fixed []reception.Fate
+
+func (f fixed) Decide(context.Context, reception.Arrival) (reception.Decision, error) {
+	return reception.Decision{Fates: f}, nil
+}
+
+func TestGuard(t *testing.T) {
+	no := points.Reason{Cause: points.Policy, Italian: "no", English: "no"}
+	fate := func(w reception.Way) fixed { return fixed{{Way: w, Reason: no, Why: signer.ErrNoSignature}} }
+	for name, tt := range map[string]struct {
+		found    reception.Found
+		findings []points.Finding
+		says     fixed
+		lawful   bool
+	}{
+		"ordinary mail as certified":       {other(signer.ErrNoSignature), nil, fate(reception.Certified), false},
+		"ordinary mail as receipt":         {other(signer.ErrNoSignature), nil, fate(reception.Passed), false},
+		"ordinary mail refused":            {other(signer.ErrNoSignature), nil, fate(reception.Rejected), true},
+		"ordinary mail lost":               {other(signer.ErrNoSignature), nil, fate(reception.Ended), false},
+		"a provider's refused":             {other(reception.ErrNoData), nil, fate(reception.Rejected), false},
+		"an envelope lost":                 {envelopeFor("bob@beta.example"), nil, fate(reception.Ended), false},
+		"an envelope refused at SMTP":      {envelopeFor("bob@beta.example"), nil, fate(reception.Rejected), false},
+		"an envelope as anomaly":           {envelopeFor("bob@beta.example"), nil, fate(reception.Wrapped), false},
+		"an envelope denied":               {envelopeFor("bob@beta.example"), nil, fate(reception.Denied), true},
+		"an envelope denied, no words":     {envelopeFor("bob@beta.example"), nil, fixed{{Way: reception.Denied}}, false},
+		"an envelope put off":              {envelopeFor("bob@beta.example"), nil, fate(reception.Later), true},
+		"all put off":                      {envelopeFor("bob@beta.example"), nil, nil, true},
+		"a refusal overlooked":             {envelopeFor("bob@beta.example"), []points.Finding{refused}, fate(reception.Certified), true},
+		"a virus overlooked":               {envelopeFor("bob@beta.example"), []points.Finding{infected}, fate(reception.Certified), false},
+		"a virus made up":                  {envelopeFor("bob@beta.example"), nil, fate(reception.Virus), false},
+		"a check that is away, overlooked": {envelopeFor("bob@beta.example"), []points.Finding{unknown}, fate(reception.Certified), false},
+		"ordinary virus overlooked":        {other(signer.ErrNoSignature), []points.Finding{infected}, fate(reception.Wrapped), false},
+		"ordinary refusal overlooked":      {other(signer.ErrNoSignature), []points.Finding{refused}, fate(reception.Wrapped), true},
+		"a receipt lost":                   {receiptOf(pec.KindDelivery), nil, fate(reception.Ended), false},
+		"a receipt refused":                {receiptOf(pec.KindDelivery), nil, fate(reception.Rejected), false},
+		"a take-charge receipt to a user":  {receiptOf(pec.KindTakeCharge), nil, fate(reception.Passed), false},
+		"another's envelope refused":       {envelopeFor("bruna@beta.example"), nil, fate(reception.Rejected), false},
+		"two fates for one":                {envelopeFor("bob@beta.example"), nil, fixed{{Way: reception.Certified}, {Way: reception.Certified}}, false},
+	} {
+		a := reception.Arrival{Found: tt.found, Sender: "x@y.example", System: "posta-certificata@beta.example", Findings: tt.findings,
+			Recipients: []reception.Recipient{{Address: "bob@beta.example"}}}
+		_, err := reception.Guard(tt.says).Decide(context.Background(), a)
+		if (err == nil) != tt.lawful || err != nil && !errors.Is(err, reception.ErrUnlawful) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestWords: each anomaly has a word that leads back to it.
+func TestWords(t *testing.T) {
+	for _, why := range []error{signer.ErrNoSignature, signer.ErrRevoked, reception.ErrNotAddressed, reception.ErrBounce, reception.ErrNoData} {
+		if w := reception.Word(why); w == "" || !errors.Is(reception.Named(w), why) {
+			t.Errorf("%v: %q", why, w)
+		}
+	}
+	if reception.Word(errors.New("x")) != "" || reception.Named("x") != nil {
+		t.Error("a word for nothing")
+	}
+}
