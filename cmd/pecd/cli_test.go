@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"database/sql"
 	"encoding/json"
 	"log/slog"
 	"os"
@@ -278,5 +279,65 @@ func TestReplies(t *testing.T) {
 		if len(code) != 9 || code[0] != '5' || code[4] != '5' {
 			t.Errorf("%s: %q", c, code)
 		}
+	}
+}
+
+// TestLogVerify: a register that is whole, one that was altered in its file, and
+// words for who names days without saying whose.
+func TestLogVerify(t *testing.T) {
+	s := newSite(t)
+	dir := filepath.Join(s.dir, "store")
+	store, err := logstore.Open(context.Background(), logstore.Options{Dir: dir, Now: time.Now, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []pec.Identifier{"i1@alfa.example", "i2@alfa.example"} {
+		e := logstore.Entry{At: pointstest.At, Type: "accettazione", Identifier: id, Sender: "alice@alfa.example", Recipients: []pec.Recipient{}, SendingProvider: "Alfa PEC S.p.A."}
+		if _, err := store.Commit(context.Background(), logstore.Tx{At: pointstest.At, Acts: []logstore.Act{{Entry: e}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	code, out, errs := pecd("log", "verify", "--config", s.config)
+	if code != 0 || !strings.Contains(out, "entries        1 to 2") || !strings.Contains(out, "chain          whole") || !strings.Contains(out, "not covered    1 to 2") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite3", filepath.Join(dir, "pecd.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var drop []string
+	rows, err := db.Query("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			t.Fatal(err)
+		}
+		drop = append(drop, "DROP TRIGGER "+name)
+	}
+	for _, q := range append(drop, "UPDATE entry SET record = replace(record, 'alice', 'mario') WHERE seq = 1") {
+		if _, err := db.Exec(q); err != nil {
+			t.Fatalf("%s: %v", q, err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs = pecd("log", "verify", "--store", dir)
+	if code != 1 || !strings.Contains(out, "BROKEN         entry 1") {
+		t.Errorf("an altered register: exit %d\n%s%s", code, out, errs)
+	}
+	code, out, _ = pecd("log", "verify", "--store", dir, "--json")
+	var v struct{ Sound bool }
+	if err := json.Unmarshal([]byte(out), &v); code != 1 || err != nil || v.Sound {
+		t.Errorf("exit %d, %v\n%s", code, err, out)
+	}
+	if code, _, errs := pecd("log", "verify", "--days", dir); code != 2 || !strings.Contains(errs, "--tsa-ca") {
+		t.Errorf("exit %d\n%s", code, errs)
 	}
 }

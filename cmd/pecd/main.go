@@ -40,6 +40,7 @@ type commands struct {
 	Verify verifyCmd `cmd:"" help:"Say what a message is, who signed it, and whether it holds."`
 	Log    struct {
 		Search logSearchCmd `cmd:"" help:"Search the register."`
+		Verify logVerifyCmd `cmd:"" help:"Verify that nothing in the register was removed, changed or added later."`
 	} `cmd:"" help:"Read the register."`
 	Mailbox struct {
 		Set  mailboxSetCmd  `cmd:"" help:"Set what becomes of ordinary mail for a mailbox."`

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"pecd/cmd/pecd/config"
+	"pecd/logstore"
+	"pecd/logstore/seal"
+	"pecd/signer"
+	"pecd/signer/timestamp"
+)
+
+// logVerifyCmd is pecd log verify.
+type logVerifyCmd struct {
+	configFlag
+	Store string `help:"Store directory; default: the one of the configuration. With --days alone no store is looked at." placeholder:"DIR"`
+	Days  string `help:"Folder with sealed days and witnesses: they are verified, and vouch for the register." placeholder:"DIR"`
+	CA    string `name:"ca" help:"CAs of the provider's certificate in the seals, PEM." placeholder:"FILE"`
+	TSACA string `name:"tsa-ca" help:"CAs of the time-stamping authorities, PEM." placeholder:"FILE"`
+	Quick bool   `help:"The chain only, without the tables by which the register is searched."`
+	JSON  bool   `name:"json" help:"A JSON object."`
+}
+
+// A logVerdict is what pecd log verify prints as JSON.
+type logVerdict struct {
+	Days     *seal.Result     `json:"days,omitempty"`
+	Anchors  []seal.Anchor    `json:"anchors,omitempty"`
+	Problems []*seal.Problem  `json:"problems,omitempty"`
+	Register *logstore.Result `json:"register,omitempty"`
+	Sound    bool             `json:"sound"`
+}
+
+// Run verifies exported days, the register, or the register against the days.
+func (c *logVerifyCmd) Run(ctx context.Context, std streams) error {
+	v := logVerdict{Sound: true}
+	if c.Days != "" {
+		if err := c.days(ctx, &v); err != nil {
+			return err
+		}
+	}
+	if c.Days == "" || c.Store != "" {
+		if err := c.register(ctx, std, &v); err != nil {
+			return err
+		}
+	}
+	print := v.print
+	if c.JSON {
+		print = func(w io.Writer) error { return json.NewEncoder(w).Encode(v) }
+	}
+	if err := print(std.out); err != nil {
+		return err
+	}
+	if !v.Sound {
+		return errNo
+	}
+	return nil
+}
+
+// days verifies what was exported.
+func (c *logVerifyCmd) days(ctx context.Context, v *logVerdict) error {
+	if c.CA == "" || c.TSACA == "" {
+		return fmt.Errorf("%w: --days needs --ca and --tsa-ca: whose signatures and time stamps count", errUsage)
+	}
+	provider, _, err := signer.LoadAnchors(c.CA)
+	if err != nil {
+		return fmt.Errorf("%w: --ca: %w", errUsage, err)
+	}
+	stamps, _, err := signer.LoadAnchors(c.TSACA)
+	if err != nil {
+		return fmt.Errorf("%w: --tsa-ca: %w", errUsage, err)
+	}
+	verifier, files := seal.NewVerifier(signer.NewVerifier(provider), timestamp.NewVerifier(stamps)), os.DirFS(c.Days)
+	result, err := verifier.VerifyDays(ctx, files, nil)
+	if err != nil {
+		return err
+	}
+	if v.Anchors, v.Problems, err = verifier.Anchors(ctx, files); err != nil {
+		return err
+	}
+	v.Days = &result
+	v.Sound = result.OK() && len(v.Problems) == 0
+	return nil
+}
+
+// register verifies the chain of a store against what vouches for it.
+func (c *logVerifyCmd) register(ctx context.Context, std streams, v *logVerdict) error {
+	dir := c.Store
+	if dir == "" {
+		cfg, err := config.Load(c.Config)
+		if err != nil {
+			return err
+		}
+		dir = cfg.Store.Path
+	}
+	store, err := logstore.OpenReadOnly(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	o := logstore.VerifyOptions{ChainOnly: c.Quick, Progress: progress(std.err)}
+	for _, a := range v.Anchors {
+		o.Known = append(o.Known, a.Anchor)
+	}
+	result, err := store.Verify(ctx, o)
+	if err != nil {
+		return err
+	}
+	v.Register = &result
+	v.Sound = v.Sound && result.Sound()
+	return nil
+}
+
+// progress tells a person at a terminal how far it is; nobody else.
+func progress(to io.Writer) func(done, total int64) {
+	f, ok := to.(*os.File)
+	if !ok {
+		return nil
+	}
+	if st, err := f.Stat(); err != nil || st.Mode()&os.ModeCharDevice == 0 {
+		return nil
+	}
+	return func(done, total int64) {
+		if total > 0 {
+			fmt.Fprintf(f, "\r%d of %d entries (%d %%)", done, total, done*100/total)
+		}
+		if done == total {
+			fmt.Fprint(f, "\r\x1b[K")
+		}
+	}
+}
+
+// print writes v for people.
+func (v logVerdict) print(w io.Writer) error {
+	if v.Days != nil {
+		if err := v.Days.WriteText(w); err != nil {
+			return err
+		}
+	}
+	for _, p := range v.Problems {
+		fmt.Fprintf(w, "%s: %s\n", p.File, p.Text)
+	}
+	if v.Register == nil {
+		return nil
+	}
+	return printRegister(w, *v.Register)
+}
+
+func printRegister(w io.Writer, r logstore.Result) error {
+	if r.Entries == 0 {
+		_, err := fmt.Fprintln(w, "the register is empty")
+		return err
+	}
+	fmt.Fprintf(w, "entries        %d to %d, %d octets\n", r.First, r.Last, r.Octets)
+	if r.Purged > 0 {
+		fmt.Fprintf(w, "removed        up to %d, after their term\n", r.Purged)
+	}
+	for _, b := range r.Broken {
+		fmt.Fprintf(w, "BROKEN         %s\n", b)
+	}
+	if r.More > 0 {
+		fmt.Fprintf(w, "               and %d more\n", r.More)
+	}
+	word := "whole"
+	if !r.Sound() {
+		word = fmt.Sprintf("broken; good up to %d", r.Good)
+	}
+	fmt.Fprintf(w, "chain          %s\n", word)
+	if r.Covered.Seq > 0 {
+		fmt.Fprintf(w, "vouched for    up to %d, by what stands outside of the store\n", r.Covered.Seq)
+	}
+	if u := r.Uncovered; u.Last > 0 {
+		_, err := fmt.Fprintf(w, "not covered    %d to %d, %s to %s: whoever can write to the store could have written them anew\n",
+			u.First, u.Last, u.Since.Local().Format(time.DateTime), u.Until.Local().Format(time.DateTime))
+		return err
+	}
+	return nil
+}
