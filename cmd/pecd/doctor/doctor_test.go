@@ -349,7 +349,7 @@ func sites(st *stage.Stage) []broken {
 		{name: "mailbox store refuses", site: func(_ *testing.T, s *Site) { s.Config.Delivery.Store = "inet:" + st.Ordinary.SMTP }, words: "answers, but: 5", ids: []string{"mailboxes-down"}},
 		{name: "Postfix unreadable", site: func(t *testing.T, s *Site) {
 			s.Postfix, s.PostfixErr = setup.Read(t.Context(), free(t))
-		}, words: "main.cf", ids: []string{"postfix-unreadable"}},
+		}, words: "No such file or directory", ids: []string{"postfix-unreadable"}},
 	}
 }
 
