@@ -10,7 +10,6 @@ import (
 	"pecd/logstore"
 	"pecd/pec"
 	"pecd/pec/message"
-	"pecd/plugins/host"
 	"pecd/points"
 	"pecd/points/delivery"
 	"pecd/points/reception"
@@ -81,7 +80,7 @@ func (a *arrival) receive(ctx context.Context) error {
 		}
 		defer done()
 	}
-	q, err := a.question(ctx)
+	q, err := a.asked(ctx)
 	if err != nil {
 		return err
 	}
@@ -107,9 +106,9 @@ func (a *arrival) receive(ctx context.Context) error {
 	return nil
 }
 
-// question is what the reception point is asked. Receipts are not shown to checks:
+// asked is what the reception point is asked. Receipts are not shown to checks:
 // what they carry is what a user of ours sent, and was checked then.
-func (a *arrival) question(ctx context.Context) (reception.Arrival, error) {
+func (a *arrival) asked(ctx context.Context) (reception.Arrival, error) {
 	q := a.office.arrival(a.m, a.found, pec.Address(a.env.Sender))
 	if a.found.Class == reception.Other {
 		a.bounce, q.Bounce = reception.ReadBounce(a.m, q.Sender, a.office.clerk.Owner)
@@ -118,8 +117,7 @@ func (a *arrival) question(ctx context.Context) (reception.Arrival, error) {
 	if q.Recipients, err = a.recipients(ctx, addresses(a.env.Recipients)); err != nil {
 		return q, err
 	}
-	f := a.scan.Facts()
-	q.Unwrappable = f.LongestLine > maxLine || f.NUL || f.BareCR || f.BareLF
+	q.Unwrappable = a.unwrappable()
 	if a.found.Class != reception.Receipt && !q.Bounce {
 		q.Findings = a.look(ctx, points.Incoming)
 	}
@@ -134,8 +132,9 @@ func (o *office) arrival(m *message.Message, f reception.Found, sender pec.Addre
 
 // look shows the message to the checks of a stage.
 func (a *arrival) look(ctx context.Context, stage points.Stage) []points.Finding {
-	return a.office.points.look(ctx, stage, host.Question{Source: a.body, Range: message.Range{Len: a.body.Size()}, Facts: a.scan.Facts(), Identifier: a.found.Event.Identifier,
-		Sender: pec.Address(a.env.Sender), Recipients: certified(addresses(a.env.Recipients))})
+	q := a.question()
+	q.Identifier, q.Sender, q.Recipients = a.found.Event.Identifier, pec.Address(a.env.Sender), certified(addresses(a.env.Recipients))
+	return a.office.points.look(ctx, stage, q)
 }
 
 func certified(list []pec.Address) (out []pec.Recipient) {

@@ -54,6 +54,20 @@ func (s *spool) Write(p []byte) (int, error) {
 	return s.body.Write(p)
 }
 
+// question is what a check is shown of the message itself.
+func (s *spool) question() host.Question {
+	return host.Question{Source: s.body, Range: message.Range{Len: s.body.Size()}, Facts: s.scan.Facts()}
+}
+
+// unwrappable reports whether no anomaly envelope can hold the message.
+func (s *spool) unwrappable() bool {
+	f := s.scan.Facts()
+	return f.LongestLine > maxLine || f.NUL || f.BareCR || f.BareLF
+}
+
+// maxLine is the longest line, in octets, that an anomaly envelope holds.
+const maxLine = 998
+
 // Abort drops the message; the MTA still has it, or its client knows.
 func (s *spool) Abort() { s.body.Close() }
 
@@ -162,8 +176,10 @@ func (o *office) submission(env milter.Envelope, m *message.Message, facts messa
 
 // subject is what checks are shown of the submission.
 func (s *submission) subject(env milter.Envelope, rcpts []pec.Recipient) host.Question {
-	return host.Question{Source: s.body, Range: message.Range{Len: s.body.Size()}, Facts: s.scan.Facts(), Login: env.Auth, Client: env.ClientAddr, TLS: env.TLSVersion, QueueID: env.QueueID,
-		Sender: pec.Address(env.Sender), Recipients: rcpts}
+	q := s.question()
+	q.Login, q.Client, q.TLS, q.QueueID = env.Auth, env.ClientAddr, env.TLSVersion, env.QueueID
+	q.Sender, q.Recipients = pec.Address(env.Sender), rcpts
+	return q
 }
 
 // carried returns the original as it is certified: as it came, or in 7 bits where

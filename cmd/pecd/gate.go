@@ -7,7 +7,6 @@ import (
 	"pecd/milter"
 	"pecd/pec"
 	"pecd/pec/message"
-	"pecd/plugins/host"
 	"pecd/points"
 	"pecd/points/reception"
 )
@@ -77,9 +76,6 @@ type visitor struct {
 	office *office
 }
 
-// maxLine is the longest line, in octets, that an anomaly envelope holds.
-const maxLine = 998
-
 // End asks the reception point about ordinary mail and says what it says.
 // Certified mail, what a provider has signed, and notifications about messages of
 // ours pass: they are dealt with when they arrive.
@@ -117,8 +113,7 @@ func (v *visitor) decide(ctx context.Context, env milter.Envelope) ([]reception.
 	if err != nil || len(rcpts) == 0 {
 		return nil, nil, err
 	}
-	f := v.scan.Facts()
-	unwrappable := f.LongestLine > maxLine || f.NUL || f.BareCR || f.BareLF
+	unwrappable := v.unwrappable()
 	checked := v.office.points.has(points.Incoming)
 	if !unwrappable && !checked && !rcpts[0].RefusesOrdinary { // they all do or none does, see Recipient
 		return nil, nil, nil
@@ -136,8 +131,10 @@ func (v *visitor) decide(ctx context.Context, env milter.Envelope) ([]reception.
 		return nil, nil, nil
 	}
 	q.Gate, q.Recipients, q.Unwrappable = true, rcpts, unwrappable
-	q.Findings = v.office.points.look(ctx, points.Incoming, host.Question{Source: v.body, Range: message.Range{Len: v.body.Size()}, Facts: f, Client: env.ClientAddr, TLS: env.TLSVersion,
-		QueueID: env.QueueID, Sender: q.Sender, Recipients: certified(addresses(env.Recipients))})
+	shown := v.question()
+	shown.Client, shown.TLS, shown.QueueID = env.ClientAddr, env.TLSVersion, env.QueueID
+	shown.Sender, shown.Recipients = q.Sender, certified(addresses(env.Recipients))
+	q.Findings = v.office.points.look(ctx, points.Incoming, shown)
 	d, err := v.office.points.reception.Decide(ctx, q)
 	if err == nil && len(d.Fates) == 0 {
 		d.Fates = make([]reception.Fate, len(rcpts))

@@ -145,9 +145,6 @@ func (d *daemon) startPlugins(ctx context.Context, cfg *config.Config) (err erro
 	if len(cfg.Plugins) == 0 {
 		return nil
 	}
-	if err := checkPlugins(ctx, cfg); err != nil {
-		return err
-	}
 	run := os.Getenv("RUNTIME_DIRECTORY") // systemd's
 	if run == "" {
 		if run, err = os.MkdirTemp("", "pecd-"); err != nil {
@@ -162,10 +159,14 @@ func (d *daemon) startPlugins(ctx context.Context, cfg *config.Config) (err erro
 	opts.Log, opts.Now, opts.Observe = d.log, clock, d.metrics.observePlugin
 	opts.BackOff, opts.MaxBackOff = pluginBackOff(), 4*pluginBackOff()
 	d.plugins, err = host.Start(ctx, specs(cfg), opts)
-	if err != nil {
-		return cfg.Problem("plugin", err, "pecd config check tells more")
+	if err == nil {
+		return nil
 	}
-	return nil
+	// Which table is wrong, and in which line, is worth asking only now.
+	if problems := checkPlugins(ctx, cfg); problems != nil {
+		return problems
+	}
+	return cfg.Problem("plugin", err, "pecd config check tells more")
 }
 
 // closePlugins ends the plugins, within their time.

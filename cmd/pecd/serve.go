@@ -110,6 +110,8 @@ func (d *daemon) enforce(ctx context.Context, in *installation) {
 		}
 	}()
 	d.keeping = func() {
+		// A directory that still comes to the old one must not bring it back.
+		in.trust.changed.Store(nil)
 		cancel()
 		<-done
 	}
