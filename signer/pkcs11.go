@@ -83,7 +83,7 @@ func (p PKCS11) pin() (pin []byte, err error) {
 	case p.PINFile != "" && p.PINCredential != "":
 		return nil, errors.New("the PIN is to come from a file and from a credential; name one")
 	case p.PINFile != "":
-		pin, err = readSecret(p.PINFile, "PIN")
+		pin, err = ReadSecret(p.PINFile, "PIN")
 	case p.PINCredential != "":
 		pin, err = readCredential(p.PINCredential, "PIN")
 	default:

@@ -20,7 +20,7 @@ func LoadPKCS12(file, passwordFile string, now time.Time) (*Identity, error) {
 		return nil, fmt.Errorf("%w: %w", ErrIdentity, err)
 	}
 	defer f.Close()
-	password, err := readSecret(passwordFile, "pass phrase")
+	password, err := ReadSecret(passwordFile, "pass phrase")
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrIdentity, err)
 	}

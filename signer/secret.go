@@ -31,8 +31,9 @@ func openPrivate(file, what string) (*os.File, error) {
 	return f, nil
 }
 
-// readSecret returns the first line of a file that only its owner may read.
-func readSecret(file, what string) ([]byte, error) {
+// ReadSecret returns the first line of a file that only its owner may read; what
+// names it in errors. The file may have up to 1024 octets.
+func ReadSecret(file, what string) ([]byte, error) {
 	f, err := openPrivate(file, what)
 	if err != nil {
 		return nil, err

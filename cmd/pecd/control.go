@@ -46,6 +46,7 @@ func (d *daemon) serveControl(ctx context.Context, l net.Listener) error {
 		answer(w, d.log, list)
 	})
 	mux.HandleFunc("POST /directory/update", d.updateDirectory)
+	mux.HandleFunc("POST /seal", d.sealNow)
 	srv := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 5 * time.Minute}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()

@@ -32,6 +32,7 @@ type installation struct {
 	directory *directory.Directory
 	provider  *directory.Provider // our own record
 	issuer    issue.Issuer
+	sealing   *sealing
 }
 
 // A loading says what an installation is loaded for.
@@ -63,6 +64,9 @@ func load(ctx context.Context, file string, l loading) (*installation, error) {
 		return nil, err
 	}
 	if err := in.loadTrust(ctx, l); err != nil {
+		return nil, errors.Join(err, in.close())
+	}
+	if err := in.loadSealing(l.now); err != nil {
 		return nil, errors.Join(err, in.close())
 	}
 	in.issuer = issue.Issuer{Name: cfg.Provider.Name, Address: in.signer.Identity().Address(), ItalianOnly: !*cfg.Provider.English}

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"pecd/cmd/pecd/config"
 	"pecd/logstore"
 	"pecd/pec"
 )
@@ -28,18 +27,9 @@ type logSearchCmd struct {
 
 // Run prints the entries found; finding none is the answer no.
 func (c *logSearchCmd) Run(ctx context.Context, std streams) error {
-	dir, loc := c.Store, time.Local
-	if dir == "" {
-		cfg, err := config.Load(c.Config)
-		if err != nil {
-			return err
-		}
-		dir = cfg.Store.Path
-		if loc, err = time.LoadLocation(cfg.Provider.Timezone); err != nil {
-			return cfg.Problem("provider.timezone", err, "")
-		}
-	} else if rome, err := time.LoadLocation("Europe/Rome"); err == nil {
-		loc = rome
+	dir, loc, err := storeAndZone(c.Config, c.Store)
+	if err != nil {
+		return err
 	}
 	q, err := c.query(loc)
 	if err != nil {

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 
@@ -18,12 +20,13 @@ import (
 // logVerifyCmd is pecd log verify.
 type logVerifyCmd struct {
 	configFlag
-	Store string `help:"Store directory; default: the one of the configuration. With --days alone no store is looked at." placeholder:"DIR"`
-	Days  string `help:"Folder with sealed days and witnesses: they are verified, and vouch for the register." placeholder:"DIR"`
-	CA    string `name:"ca" help:"CAs of the provider's certificate in the seals, PEM." placeholder:"FILE"`
-	TSACA string `name:"tsa-ca" help:"CAs of the time-stamping authorities, PEM." placeholder:"FILE"`
-	Quick bool   `help:"The chain only, without the tables by which the register is searched."`
-	JSON  bool   `name:"json" help:"A JSON object."`
+	Store string   `help:"Store directory; default: the one of the configuration, with its sealed days. With --days alone no store is looked at." placeholder:"DIR"`
+	Days  string   `help:"Folder with sealed days and witnesses: they are verified, and vouch for the register." placeholder:"DIR"`
+	Heads []string `help:"Files of others that name heads of the register, such as the log of a witness: they vouch for the register too." placeholder:"FILE"`
+	CA    string   `name:"ca" help:"CAs of the provider's certificate in the seals, PEM." placeholder:"FILE"`
+	TSACA string   `name:"tsa-ca" help:"CAs of the time-stamping authorities, PEM." placeholder:"FILE"`
+	Quick bool     `help:"The chain only, without the tables by which the register is searched."`
+	JSON  bool     `name:"json" help:"A JSON object."`
 }
 
 // A logVerdict is what pecd log verify prints as JSON.
@@ -35,18 +38,24 @@ type logVerdict struct {
 	Sound    bool             `json:"sound"`
 }
 
-// Run verifies exported days, the register, or the register against the days.
+// Run verifies exported days, the register, or the register against the days and
+// what others heard of it.
 func (c *logVerifyCmd) Run(ctx context.Context, std streams) error {
-	v := logVerdict{Sound: true}
-	if c.Days != "" {
-		if err := c.days(ctx, &v); err != nil {
-			return err
-		}
+	v, store, err := logVerdict{Sound: true}, c.Store, error(nil)
+	switch {
+	case c.Days != "":
+		err = c.days(ctx, &v)
+	case store == "":
+		store, err = c.installed(ctx, &v)
 	}
-	if c.Days == "" || c.Store != "" {
-		if err := c.register(ctx, std, &v); err != nil {
-			return err
-		}
+	if err == nil {
+		err = c.heads(&v)
+	}
+	if err == nil && store != "" {
+		err = c.register(ctx, std, store, &v)
+	}
+	if err != nil {
+		return err
 	}
 	print := v.print
 	if c.JSON {
@@ -74,7 +83,38 @@ func (c *logVerifyCmd) days(ctx context.Context, v *logVerdict) error {
 	if err != nil {
 		return fmt.Errorf("%w: --tsa-ca: %w", errUsage, err)
 	}
-	verifier, files := seal.NewVerifier(signer.NewVerifier(provider), timestamp.NewVerifier(stamps)), os.DirFS(c.Days)
+	return v.verifyDays(ctx, seal.NewVerifier(signer.NewVerifier(provider), timestamp.NewVerifier(stamps)), c.Days)
+}
+
+// installed verifies what the installation has sealed, and returns its store.
+func (c *logVerifyCmd) installed(ctx context.Context, v *logVerdict) (store string, err error) {
+	cfg, err := config.Load(c.Config)
+	if err != nil {
+		return "", err
+	}
+	verifier, err := sealedBy(cfg)
+	if err != nil || verifier == nil {
+		return cfg.Store.Path, err
+	}
+	files := os.DirFS(cfg.Seal.Path)
+	days, err := seal.Days(files)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return cfg.Store.Path, nil // neither seal nor witness yet
+	case err != nil:
+		return "", err
+	case len(days) == 0: // nothing is sealed yet, but witnesses may have heard
+		if v.Anchors, v.Problems, err = verifier.Anchors(ctx, files); err != nil {
+			return "", err
+		}
+		v.Sound = len(v.Problems) == 0
+		return cfg.Store.Path, nil
+	}
+	return cfg.Store.Path, v.verifyDays(ctx, verifier, cfg.Seal.Path)
+}
+
+func (v *logVerdict) verifyDays(ctx context.Context, verifier *seal.Verifier, dir string) error {
+	files := os.DirFS(dir)
 	result, err := verifier.VerifyDays(ctx, files, nil)
 	if err != nil {
 		return err
@@ -87,16 +127,37 @@ func (c *logVerifyCmd) days(ctx context.Context, v *logVerdict) error {
 	return nil
 }
 
-// register verifies the chain of a store against what vouches for it.
-func (c *logVerifyCmd) register(ctx context.Context, std streams, v *logVerdict) error {
-	dir := c.Store
-	if dir == "" {
-		cfg, err := config.Load(c.Config)
+// heads reads what others heard: who vouches for it is the file.
+func (c *logVerifyCmd) heads(v *logVerdict) error {
+	for _, name := range c.Heads {
+		n := len(v.Anchors)
+		f, err := os.Open(name)
 		if err != nil {
-			return err
+			return fmt.Errorf("%w: --heads: %w", errUsage, err)
 		}
-		dir = cfg.Store.Path
+		err = seal.ReadHeads(f, func(h seal.Head) error {
+			// It is proved by where the caller got the file from.
+			v.Anchors = append(v.Anchors, seal.Anchor{Anchor: logstore.Anchor{Seq: h.Seq, Chain: h.Chain}, By: name, Proved: true})
+			if len(v.Anchors) > maxHeads {
+				return fmt.Errorf("more than %d heads; give it a part of the file", maxHeads)
+			}
+			return nil
+		})
+		if err := errors.Join(err, f.Close()); err != nil {
+			return fmt.Errorf("--heads: %s: %w", name, err)
+		}
+		if len(v.Anchors) == n {
+			return fmt.Errorf("%w: --heads: %s names no head of a register: a line of it would have \"seq=123; chain=\" and 64 digits", errUsage, name)
+		}
 	}
+	return nil
+}
+
+// maxHeads bounds what is held of files of others.
+const maxHeads = 1_000_000
+
+// register verifies the chain of a store against what vouches for it.
+func (c *logVerifyCmd) register(ctx context.Context, std streams, dir string, v *logVerdict) error {
 	store, err := logstore.OpenReadOnly(ctx, dir)
 	if err != nil {
 		return err
@@ -104,14 +165,39 @@ func (c *logVerifyCmd) register(ctx context.Context, std streams, v *logVerdict)
 	defer store.Close()
 	o := logstore.VerifyOptions{ChainOnly: c.Quick, Progress: progress(std.err)}
 	for _, a := range v.Anchors {
-		o.Known = append(o.Known, a.Anchor)
+		if a.Proved {
+			o.Known = append(o.Known, a.Anchor)
+		}
 	}
 	result, err := store.Verify(ctx, o)
 	if err != nil {
 		return err
 	}
+	if err := v.compareHeard(ctx, store); err != nil {
+		return err
+	}
 	v.Register = &result
 	v.Sound = v.Sound && result.Sound()
+	return nil
+}
+
+// compareHeard compares the register with what witnesses heard by our own files.
+// They lie beside the store, so they vouch for nothing; but who rewrites one may
+// forget the other.
+func (v *logVerdict) compareHeard(ctx context.Context, store *logstore.Reader) error {
+	for _, a := range v.Anchors {
+		if a.Proved {
+			continue
+		}
+		l, err := store.LinkAt(ctx, a.Seq)
+		switch {
+		case err != nil && !errors.Is(err, logstore.ErrNoEntry):
+			return err
+		case err != nil || l.Chain != a.Chain:
+			v.Problems = append(v.Problems, &seal.Problem{Seq: a.Seq, Text: fmt.Sprintf("%s heard another chain for entry %d at %s", a.By, a.Seq, a.At.UTC().Format(time.RFC3339))})
+			v.Sound = false
+		}
+	}
 	return nil
 }
 
@@ -142,7 +228,7 @@ func (v logVerdict) print(w io.Writer) error {
 		}
 	}
 	for _, p := range v.Problems {
-		fmt.Fprintf(w, "%s: %s\n", p.File, p.Text)
+		fmt.Fprintln(w, p.Error())
 	}
 	if v.Register == nil {
 		return nil

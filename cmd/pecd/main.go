@@ -40,6 +40,8 @@ type commands struct {
 	Verify verifyCmd `cmd:"" help:"Say what a message is, who signed it, and whether it holds."`
 	Log    struct {
 		Search logSearchCmd `cmd:"" help:"Search the register."`
+		Seal   logSealCmd   `cmd:"" help:"Seal all days that are over now, also those that were missed."`
+		Export logExportCmd `cmd:"" help:"Write entries as the files of sealed days have them."`
 		Verify logVerifyCmd `cmd:"" help:"Verify that nothing in the register was removed, changed or added later."`
 	} `cmd:"" help:"Read the register."`
 	Mailbox struct {

@@ -70,7 +70,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		return fmt.Errorf("store: %w", err)
 	}
 	d := &daemon{secret: secret, file: c.Config, log: log, level: level, store: store, metrics: newMetrics(store)}
-	d.metrics.registry.MustRegister(trustCollector{d.office.Load})
+	d.metrics.registry.MustRegister(trustCollector{d.office.Load}, evidenceCollector{d.evidence.Load})
 	if d.passed, err = socket.FromSystemd(os.Getenv, os.Getpid()); err != nil {
 		return err
 	}
@@ -103,11 +103,16 @@ func (d *daemon) enforce(ctx context.Context, in *installation) {
 	d.office.Store(d.open(in))
 	kctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
+	sealing := d.evidenceOf(in)
+	d.evidence.Store(sealing)
 	go func() {
 		defer close(done)
+		sealed := make(chan struct{})
+		go func() { defer close(sealed); sealing.run(kctx) }()
 		if err := in.trust.run(kctx, d.log); err != nil && kctx.Err() == nil {
 			d.log.Error("directory and revocation lists are not kept up to date any more", "err", err)
 		}
+		<-sealed
 	}()
 	d.keeping = func() {
 		// A directory that still comes to the old one must not bring it back.
@@ -136,8 +141,10 @@ type daemon struct {
 	store   logstore.Store
 	metrics *metrics
 	office  atomic.Pointer[office]
-	plugins *host.Host // nil: none
-	scratch string     // a directory of ours for their sockets; empty: systemd's
+	// evidence is what seals the register for the installation in force.
+	evidence atomic.Pointer[evidence]
+	plugins  *host.Host // nil: none
+	scratch  string     // a directory of ours for their sockets; empty: systemd's
 
 	keeping func()          // ends the upkeep of the installation in force; nil: there is none
 	loaded  []*installation // all that were in force

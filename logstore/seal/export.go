@@ -145,6 +145,42 @@ func (s *Sealer) entries(ctx context.Context, m *Manifest, text, records io.Writ
 }
 
 func writeEntry(l logstore.Link, zone *time.Location, text, records io.Writer) error {
+	r, err := exportable(l)
+	if err != nil {
+		return err
+	}
+	if _, err := text.Write(r.line(zone)); err != nil {
+		return err
+	}
+	return writeRecord(records, l)
+}
+
+// WriteLine writes an entry as a line of FormatText, with its time in the zone.
+// ErrRecord if the entry cannot be exported.
+func WriteLine(w io.Writer, l logstore.Link, zone *time.Location) error {
+	r, err := exportable(l)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(r.line(zone))
+	return err
+}
+
+// WriteRecord writes an entry as a line of FormatRecords. ErrRecord if the entry
+// cannot be exported.
+func WriteRecord(w io.Writer, l logstore.Link) error {
+	if _, err := exportable(l); err != nil {
+		return err
+	}
+	return writeRecord(w, l)
+}
+
+func writeRecord(w io.Writer, l logstore.Link) error {
+	_, err := fmt.Fprintf(w, "%s%s%s%s%s", linePrefix, l.Chain, lineMiddle, l.Record, lineSuffix)
+	return err
+}
+
+func exportable(l logstore.Link) (record, error) {
 	r, err := readRecord(l.Record)
 	switch {
 	case err != nil:
@@ -156,11 +192,7 @@ func writeEntry(l logstore.Link, zone *time.Location, text, records io.Writer) e
 		err = fmt.Errorf("its record has %d octets", len(l.Record))
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %d: %w", ErrRecord, l.Seq, err)
+		return r, fmt.Errorf("%w: %d: %w", ErrRecord, l.Seq, err)
 	}
-	if _, err := text.Write(r.line(zone)); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(records, "%s%s%s%s%s", linePrefix, l.Chain, lineMiddle, l.Record, lineSuffix)
-	return err
+	return r, nil
 }

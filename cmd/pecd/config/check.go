@@ -186,6 +186,7 @@ func (c *Config) check(file string) error {
 	c.checkValues(bad)
 	c.checkSockets(bad)
 	c.checkTrust(bad)
+	c.checkEvidence(bad)
 	c.checkPlugins(&p)
 	return p.err()
 }

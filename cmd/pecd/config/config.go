@@ -29,6 +29,8 @@ type Config struct {
 	Delivery  Delivery  `toml:"delivery"`
 	Courier   Courier   `toml:"courier"`
 	Store     Store     `toml:"store"`
+	Seal      Seal      `toml:"seal"`
+	Witness   Witness   `toml:"witness"`
 	Metrics   Metrics   `toml:"metrics"`
 	Log       Log       `toml:"log"`
 	// Plugins are programs of others, in the order in which checks are asked.
@@ -321,6 +323,7 @@ func (c *Config) defaults() {
 		*c.Provider.English = true
 	}
 	str(&c.Store.Path, "/var/lib/pecd")
+	c.evidenceDefaults()
 	str(&c.Log.Level, "info")
 	if c.Access.MaxSize == 0 {
 		c.Access.MaxSize = 100 << 20

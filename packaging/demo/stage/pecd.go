@@ -31,6 +31,8 @@ type PecdConfig struct {
 	Delivery  DeliveryConfig  `toml:"delivery"`
 	Courier   CourierConfig   `toml:"courier"`
 	Store     StoreConfig     `toml:"store"`
+	Seal      SealConfig      `toml:"seal,omitempty"`
+	Witness   WitnessConfig   `toml:"witness,omitempty"`
 	Metrics   MetricsConfig   `toml:"metrics"`
 	Log       LogConfig       `toml:"log"`
 	Plugins   []PluginConfig  `toml:"plugin,omitempty"`
@@ -108,6 +110,14 @@ type (
 	}
 	StoreConfig struct {
 		Path string `toml:"path"`
+	}
+	SealConfig struct {
+		TSA        []string `toml:"tsa,omitempty"`
+		TSAAnchors string   `toml:"tsa_anchors,omitempty"`
+	}
+	WitnessConfig struct {
+		Interval  string `toml:"interval,omitempty"`
+		Timestamp bool   `toml:"timestamp,omitempty"`
 	}
 	MetricsConfig struct {
 		Listen string `toml:"listen,omitempty"`

@@ -1,7 +1,10 @@
 package timestamptest
 
 import (
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"io"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -35,4 +38,26 @@ func (a *Authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/timestamp-reply")
 	w.Write(reply)
+}
+
+// Answer answers the query in the process, as of a's clock: a TimeStampResp. It is
+// for tests that move the clock, where OpenSSL cannot follow.
+func (a *Authority) Answer(query []byte) ([]byte, error) {
+	var q struct {
+		Version int
+		Imprint struct {
+			Algorithm pkix.AlgorithmIdentifier
+			Digest    []byte
+		}
+		Nonce   *big.Int `asn1:"optional"`
+		CertReq bool     `asn1:"optional"`
+	}
+	if _, err := asn1.Unmarshal(query, &q); err != nil {
+		return nil, err
+	}
+	token, err := a.Token(Info{Digest: q.Imprint.Digest, Time: a.Now(), Nonce: q.Nonce})
+	if err != nil {
+		return nil, err
+	}
+	return Response(token)
 }

@@ -1,0 +1,151 @@
+package test
+
+import (
+	"context"
+	"database/sql"
+	"encoding/pem"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pecd/packaging/demo/stage"
+	"pecd/pec"
+	"pecd/signer/timestamp/timestamptest"
+)
+
+// A stampServer is an authority whose clock goes with the test, and that can be
+// away.
+type stampServer struct {
+	*timestamptest.Authority
+	away atomic.Bool
+}
+
+func (s *stampServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	query, err := io.ReadAll(r.Body)
+	if s.away.Load() || err != nil {
+		http.Error(w, "away", http.StatusServiceUnavailable)
+		return
+	}
+	reply, err := s.Answer(query)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/timestamp-reply")
+	w.Write(reply)
+}
+
+// ask runs a command of pecd about a provider and returns its exit code and all
+// that it prints.
+func ask(t *testing.T, p *stage.Provider, args ...string) (int, string) {
+	t.Helper()
+	cmd := exec.Command(p.Pecd.Bin, append(args, "--config", p.Pecd.ConfigFile)...)
+	cmd.Env = append(os.Environ(), p.Pecd.Env...)
+	out, err := cmd.CombinedOutput()
+	if _, ok := err.(*exec.ExitError); err != nil && !ok {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), string(out)
+}
+
+// TestSeal has Alfa seal its register: the authority is away when the day ends, the
+// daemon is down for three midnights, and then all days are sealed. What is altered
+// afterwards in what is sealed or witnessed is found, and for the rest it is said
+// that nothing covers it.
+func TestSeal(t *testing.T) {
+	tsa := &stampServer{Authority: timestamptest.New(t, nil)}
+	server := httptest.NewServer(tsa)
+	t.Cleanup(server.Close)
+	anchors := filepath.Join(t.TempDir(), "tsa.pem")
+	if err := os.WriteFile(anchors, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: tsa.CA.Certificate.Raw}), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s, clock := withClock(t, func(o *stage.Options) {
+		o.Configure = func(_ string, c *stage.PecdConfig) {
+			c.Seal = stage.SealConfig{TSA: []string{server.URL}, TSAAnchors: anchors}
+			c.Witness = stage.WitnessConfig{Interval: "1h", Timestamp: true}
+		}
+	})
+	moved := time.Duration(0)
+	tsa.Now = func() time.Time { return time.Now().Add(moved) }
+	send(t, s, compose("seal one", "", "anna@alfa.example"), "anna@alfa.example")
+	await(t, s, "alice@alfa.example", pec.KindDelivery, "seal one")
+	if code, out := ask(t, s.Alfa, "log", "seal"); code != 0 || !strings.Contains(out, "all days that are over are sealed") {
+		t.Errorf("before the day is over: exit %d\n%s", code, out)
+	}
+	if code, out := ask(t, s.Alfa, "log", "verify"); code != 0 || !strings.Contains(out, "not covered    1 to ") {
+		t.Errorf("before anything is sealed: exit %d\n%s", code, out)
+	}
+
+	ctx := within(t)
+	if err := s.Alfa.Pecd.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	moved = 73 * time.Hour
+	clock(moved)
+	tsa.away.Store(true)
+	if err := s.Alfa.Pecd.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the daemon says that it could not seal", func() bool { return logged(t, s.Alfa, `msg="sealing the register failed"`) > 0 })
+	if code, out := ask(t, s.Alfa, "log", "seal"); code != 1 || !strings.Contains(out, "no time stamp can be had now") {
+		t.Errorf("while the authority is away: exit %d\n%s", code, out)
+	}
+	tsa.away.Store(false)
+	code, out := ask(t, s.Alfa, "log", "seal")
+	if code != 0 || strings.Count(out, "sealed, ") != 3 {
+		t.Errorf("after three midnights: exit %d\n%s", code, out)
+	}
+	send(t, s, compose("seal two", "", "anna@alfa.example"), "anna@alfa.example")
+	await(t, s, "alice@alfa.example", pec.KindDelivery, "seal two")
+	settled(t, s)
+
+	code, out = ask(t, s.Alfa, "log", "verify")
+	if code != 0 || !strings.Contains(out, "chain          whole") || !strings.Contains(out, "vouched for    up to ") || !strings.Contains(out, "not covered    ") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+	t.Log(out)
+	if code, out := ask(t, s.Alfa, "log", "export"); code != 0 || !strings.Contains(out, "tipo=accettazione (Accettazione): ") {
+		t.Errorf("export: exit %d\n%s", code, out)
+	}
+	stop(t, s.Alfa)
+	db, err := sql.Open("sqlite3", filepath.Join(s.Alfa.Pecd.Config.Store.Path, "pecd.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	tamper(t, db)
+	if code, out := ask(t, s.Alfa, "log", "verify"); code != 1 || !strings.Contains(out, "BROKEN         entry 1") {
+		t.Errorf("altered: exit %d\n%s", code, out)
+	}
+}
+
+// tamper changes the first entry of a register, as who can write to the file.
+func tamper(t *testing.T, db *sql.DB) {
+	t.Helper()
+	rows, err := db.QueryContext(context.Background(), "SELECT name FROM sqlite_master WHERE type = 'trigger'")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	var drop []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			t.Fatal(err)
+		}
+		drop = append(drop, "DROP TRIGGER "+name)
+	}
+	for _, q := range append(drop, "UPDATE entry SET record = replace(record, 'alice', 'mario') WHERE seq = 1") {
+		if _, err := db.Exec(q); err != nil {
+			t.Fatalf("%s: %v", q, err)
+		}
+	}
+}
