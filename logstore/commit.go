@@ -89,6 +89,8 @@ func (a Act) check(at time.Time) error {
 		return errors.New("its entry has no type")
 	case !a.Entry.At.IsZero() && !a.Entry.At.Equal(at):
 		return errors.New("its entry has another instant") // RFC 6109, 4.1
+	case a.Send != nil && a.Send.Duplicate():
+		return errors.New("its message is a duplicate, which is not sent")
 	case a.Send != nil && len(a.Send.To()) == 0:
 		return errors.New("its message has no recipient")
 	case a.Await != nil && a.Entry.Identifier == "":

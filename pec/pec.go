@@ -52,6 +52,7 @@ const (
 	HeaderReceiptType = "X-TipoRicevuta"           // the delivery receipt that the sender asks for
 	HeaderSecurity    = "X-VerificaSicurezza"      // a notice to the sender about a virus; SecurityError
 	HeaderSender      = "X-Mittente"               // in a virus notice: the original sender
+	HeaderDuplicate   = "X-Duplicato"              // of our own: issued once more; when, and the Message-ID of the first
 )
 
 // SecurityError is the value of HeaderSecurity; RFC 6109, 8.1.3.

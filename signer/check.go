@@ -44,6 +44,9 @@ func (t *term) checkDraft(d issue.Draft, f frame, whole message.Source) error {
 	if err := t.checkHeader(d, h); err != nil {
 		return err
 	}
+	if err := checkDuplicate(d, h, mixed); err != nil {
+		return err
+	}
 	return checkEntity(d, mixed)
 }
 
@@ -189,6 +192,24 @@ func checkKind(d issue.Draft, h *message.Header) error {
 		return refuse("header: Message-ID %.100q of a %s with identifier %.100q", d.MessageID, d.Event.Kind, d.Event.Identifier)
 	}
 	return checkVirus(d.Event, h)
+}
+
+// checkDuplicate wants the mark of a duplicate in the header and in what is
+// signed, and nowhere else (docs/rules.md, U1).
+func checkDuplicate(d issue.Draft, h *message.Header, mixed *message.Part) error {
+	want := ""
+	if d.Duplicate != nil {
+		want = pec.HeaderDuplicate + ": " + d.Duplicate.Mark() + "\r\n"
+		if d.Original || d.Event.Kind == pec.KindTransport || anomaly(d) || d.Duplicate.Made.Before(d.Event.At) {
+			return refuse("duplicate: of a %s, made at %s", d.Event.Kind, d.Duplicate.Made.Format(time.RFC3339))
+		}
+	}
+	for _, got := range []string{string(h.Raw(pec.HeaderDuplicate)), string(mixed.Header.Raw(pec.HeaderDuplicate))} {
+		if got != want {
+			return refuse("duplicate: %.200q where the draft wants %q", got, want)
+		}
+	}
+	return nil
 }
 
 // checkVirus holds the fields that only messages about a virus have against the

@@ -56,7 +56,7 @@ func (s *Signer) Sign(d issue.Draft) (*Signed, error) {
 // is read once; the entity of a larger one twice, and it is not held in memory.
 // The result points to the same stored pieces.
 func (s *Signer) SignContext(ctx context.Context, d issue.Draft) (*Signed, error) {
-	t := s.at(d.Event.At)
+	t := s.at(d.Signing())
 	if t.prepared != nil {
 		return nil, t.prepared
 	}
@@ -65,11 +65,12 @@ func (s *Signer) SignContext(ctx context.Context, d issue.Draft) (*Signed, error
 	if err != nil {
 		return nil, err
 	}
-	p7s, err := t.signDigest(ctx, digest, d.Event.At)
+	p7s, err := t.signDigest(ctx, digest, d.Signing())
 	if err != nil {
 		return nil, err
 	}
 	return &Signed{
+		duplicate: d.Duplicate != nil,
 		event:     d.Event,
 		content:   frame.around(d.Entity, p7s),
 		digest:    digest,

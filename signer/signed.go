@@ -16,6 +16,7 @@ type Signed struct {
 	from      pec.Address
 	to        []pec.Address
 	eightBit  bool
+	duplicate bool
 }
 
 // Event returns what the message certifies.
@@ -39,3 +40,7 @@ func (s *Signed) To() []pec.Address { return s.to }
 
 // EightBit reports whether the message holds bytes over 127.
 func (s *Signed) EightBit() bool { return s.eightBit }
+
+// Duplicate reports whether the message renders once more what was issued before:
+// it is given to somebody, and not sent.
+func (s *Signed) Duplicate() bool { return s.duplicate }

@@ -115,6 +115,7 @@ func TestSeal(t *testing.T) {
 	if code, out := ask(t, s.Alfa, "log", "export"); code != 0 || !strings.Contains(out, "tipo=accettazione (Accettazione): ") {
 		t.Errorf("export: exit %d\n%s", code, out)
 	}
+	rightRegister(t, s)
 	stop(t, s.Alfa)
 	db, err := sql.Open("sqlite3", filepath.Join(s.Alfa.Pecd.Config.Store.Path, "pecd.db"))
 	if err != nil {
@@ -124,6 +125,45 @@ func TestSeal(t *testing.T) {
 	tamper(t, db)
 	if code, out := ask(t, s.Alfa, "log", "verify"); code != 1 || !strings.Contains(out, "BROKEN         entry 1") {
 		t.Errorf("altered: exit %d\n%s", code, out)
+	}
+}
+
+// rightRegister asks Alfa's commands about a register that is right.
+func rightRegister(t *testing.T, s *stage.Stage) {
+	t.Helper()
+	if code, out := ask(t, s.Alfa, "log", "check", "--all"); code != 0 || !strings.Contains(out, ": 0 things wrong, 0 explained") {
+		t.Errorf("check: exit %d\n%s", code, out)
+	}
+	receipt := await(t, s, "alice@alfa.example", pec.KindDelivery, "seal two")
+	id := string(receipt.event.Identifier)
+	if code, out := ask(t, s.Alfa, "log", "show", id); code != 0 || !strings.Contains(out, "accettazione ") || !strings.Contains(out, "delivered, known since") {
+		t.Errorf("show: exit %d\n%s", code, out)
+	} else {
+		t.Log(out)
+	}
+	dir := t.TempDir()
+	if code, out := ask(t, s.Alfa, "receipt", "rebuild", id, "-o", dir); code != 0 || strings.Count(out, ".eml") != 3 {
+		t.Errorf("rebuild: exit %d\n%s", code, out)
+	}
+	files, err := filepath.Glob(dir + "/*.eml")
+	if err != nil || len(files) != 3 {
+		t.Fatal(files, err)
+	}
+	for _, f := range files {
+		out, err := exec.Command(s.Alfa.Pecd.Bin, "verify", f, "--ca", s.CA, "--directory", s.Directory).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "a duplicate, made from the provider's register") {
+			t.Errorf("%s: %v\n%s", f, err, out)
+		}
+		raw, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stage.VerifyMessage(within(t), raw, s.CA); err != nil {
+			t.Errorf("OpenSSL: %v", err)
+		}
+	}
+	if code, out := ask(t, s.Alfa, "receipt", "rebuild", "none@alfa.example"); code != 1 || !strings.Contains(out, "no receipt or notice of ours") {
+		t.Errorf("exit %d\n%s", code, out)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -45,6 +46,9 @@ func newStage(t testing.TB, change ...func(*stage.Options)) *stage.Stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if !t.Failed() {
+			consistent(t, s)
+		}
 		if t.Failed() {
 			showLogs(t, s)
 		}
@@ -56,6 +60,19 @@ func newStage(t testing.TB, change ...func(*stage.Options)) *stage.Stage {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// consistent wants the registers to hold by their own rules, whatever a test did:
+// what has not come yet is explained.
+func consistent(t testing.TB, s *stage.Stage) {
+	t.Helper()
+	for _, p := range s.Providers() {
+		cmd := exec.Command(p.Pecd.Bin, "log", "check", "--config", p.Pecd.ConfigFile)
+		cmd.Env = append(os.Environ(), p.Pecd.Env...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: pecd log check: %v\n%s", p.Label, err, out)
+		}
+	}
 }
 
 // showLogs prints what the servers wrote last.

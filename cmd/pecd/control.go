@@ -47,6 +47,7 @@ func (d *daemon) serveControl(ctx context.Context, l net.Listener) error {
 	})
 	mux.HandleFunc("POST /directory/update", d.updateDirectory)
 	mux.HandleFunc("POST /seal", d.sealNow)
+	mux.HandleFunc("POST /rebuild", d.rebuildNow)
 	srv := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 5 * time.Minute}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
@@ -92,7 +93,7 @@ func control(ctx context.Context, storeDir, path string, in, out any) error {
 		if out == nil {
 			return nil
 		}
-		return json.NewDecoder(io.LimitReader(res.Body, 1<<20)).Decode(out)
+		return json.NewDecoder(io.LimitReader(res.Body, 64<<20)).Decode(out)
 	}
 	text, err := io.ReadAll(io.LimitReader(res.Body, 4096))
 	if err != nil {

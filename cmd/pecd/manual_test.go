@@ -82,7 +82,7 @@ func TestBashCompletion(t *testing.T) {
 	script := filepath.Join(writeManual(t), "completion", "pecd.bash")
 	for line, want := range map[string]string{
 		"pecd ve":                                  "verify version",
-		"pecd log ":                                "--help search verify",
+		"pecd virus ":                              "--help export list",
 		"pecd log search --si":                     "--since",
 		"pecd plugin new x --kind ":                "access check delivery reception",
 		"pecd plugin new --dir y --kind re":        "reception",

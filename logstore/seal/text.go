@@ -31,6 +31,7 @@ type record struct {
 	Detail          string   `json:"detail"`
 	Digest          string   `json:"digest"`
 	QueueID         string   `json:"queue_id"`
+	ReplyTo         string   `json:"reply_to"`
 	Kept            string   `json:"kept"`
 }
 
@@ -71,6 +72,7 @@ func (r record) line(zone *time.Location) []byte {
 	field("tipo", r.kind())
 	field("mittente", escape(r.Sender))
 	field("destinatari", r.recipients())
+	field("risposte", escape(r.ReplyTo))
 	field("oggetto", escape(r.Subject))
 	field("msgid", escape(r.MsgID))
 	field("message-id", list(r.Messages))

@@ -5,6 +5,8 @@
 package issue
 
 import (
+	"time"
+
 	"pecd/pec"
 	"pecd/pec/message"
 )
@@ -40,4 +42,16 @@ type Draft struct {
 	NullSender bool
 	// Original says that Entity carries postacert.eml.
 	Original bool
+	// Duplicate is set where the draft renders once more what was issued before; it
+	// is signed, but not sent.
+	Duplicate *Duplicate
+}
+
+// Signing returns the instant of the signature: that of the event, or of a
+// duplicate when it was made.
+func (d Draft) Signing() time.Time {
+	if d.Duplicate != nil {
+		return d.Duplicate.Made
+	}
+	return d.Event.At
 }

@@ -49,6 +49,9 @@ func (d *Draft) fill(m model, shown pec.Event, original message.Content, rnd io.
 		encoding = "8bit"
 		w.WriteString("Content-Transfer-Encoding: 8bit\r\n")
 	}
+	if d.Duplicate != nil {
+		w.WriteString(pec.HeaderDuplicate + ": " + d.Duplicate.Mark() + "\r\n")
+	}
 	w.WriteString("\r\n--" + mixed + "\r\n")
 	if err := writeTexts(&w, m, shown, alternative); err != nil {
 		return err

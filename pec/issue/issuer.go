@@ -141,9 +141,9 @@ func (i Issuer) Timeout(ev pec.Event, hours int, rnd io.Reader) (Draft, error) {
 	var code string
 	switch hours {
 	case 12:
-		m, code, ev.Detail = timeout12, "4.4.1", timeout12Detail
+		m, code, ev.Detail = timeout12, timeout12Code, timeout12Detail
 	case 24:
-		m, code, ev.Detail = timeout24, "5.4.1", timeout24Detail
+		m, code, ev.Detail = timeout24, timeout24Code, timeout24Detail
 	default:
 		return Draft{}, unfit("timeout of %d hours", hours)
 	}
@@ -225,6 +225,11 @@ var (
 
 // receipt returns the draft of a receipt or notice of the issuer to one address.
 func (i Issuer) receipt(ev pec.Event, to pec.Address, m model, original message.Content, eightBit bool, rnd io.Reader) (Draft, error) {
+	return i.draft(ev, to, m, original, eightBit, nil, rnd)
+}
+
+// draft is receipt, or with of a duplicate.
+func (i Issuer) draft(ev pec.Event, to pec.Address, m model, original message.Content, eightBit bool, of *Duplicate, rnd io.Reader) (Draft, error) {
 	if !fitsHeader(to) {
 		return Draft{}, unfit("address %q", to)
 	}
@@ -232,8 +237,11 @@ func (i Issuer) receipt(ev pec.Event, to pec.Address, m model, original message.
 	if err != nil {
 		return Draft{}, err
 	}
-	d := Draft{Event: ev, MessageID: string(id), From: i.Address, To: []pec.Address{to}, Original: original != nil, EightBit: eightBit}
+	d := Draft{Event: ev, MessageID: string(id), From: i.Address, To: []pec.Address{to}, Original: original != nil, EightBit: eightBit, Duplicate: of}
 	d.Header = i.receiptHeader(ev, m, to, d.MessageID)
+	if of != nil {
+		d.Header = append(d.Header, pec.HeaderDuplicate+": "+of.Mark()+"\r\n"...)
+	}
 	if err := d.fill(i.wording(m), ev, original, rnd); err != nil {
 		return Draft{}, err
 	}

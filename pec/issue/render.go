@@ -69,6 +69,9 @@ func (m model) languages(v view) ([][2]string, error) {
 		if err != nil {
 			return nil, err
 		}
+		if w.note != "" {
+			body += "\n\n" + w.note
+		}
 		all = append(all, [2]string{w.title, body})
 	}
 	return all, nil

@@ -16,10 +16,11 @@ type model struct {
 type words struct {
 	title string
 	body  *template.Template
+	note  string // below the body, after an empty line; of duplicates only
 }
 
 func text(title, body string) words {
-	return words{title, template.Must(template.New(title).Parse(body))}
+	return words{title: title, body: template.Must(template.New(title).Parse(body))}
 }
 
 var acceptance = model{ // RFC 6109, 3.1.4
@@ -195,6 +196,9 @@ e destinato all'utente "{{.Recipient}}"
 "{{.Subject}}" originating from "{{.Sender}}"
 and addressed to "{{.Recipient}}"
 `
+	// Programs take 5.4.1 for the last word on a message (docs/rules.md, N2).
+	timeout12Code = "4.4.1"
+	timeout24Code = "5.4.1"
 	// In errore-esteso, after code and provider.
 	timeout12Detail = "il messaggio non è stato consegnato nelle prime dodici ore dal suo invio"
 	timeout24Detail = "il messaggio non è stato consegnato nelle ventiquattro ore successive al suo invio. " +

@@ -329,7 +329,7 @@ func (c *Clerk) act(s *signer.Signed, sending, queueID string) logstore.Act {
 
 func (c *Clerk) entry(ev pec.Event, sending, queueID string) logstore.Entry {
 	return logstore.Entry{At: ev.At, Type: logstore.EntryType(ev.Kind), Identifier: ev.Identifier, MsgID: ev.MsgID,
-		Sender: ev.Sender, Recipients: ev.Recipients, Subject: ev.Subject, SendingProvider: sending, Receipt: ev.Receipt,
+		Sender: ev.Sender, Recipients: ev.Recipients, ReplyTo: ev.ReplyTo, Subject: ev.Subject, SendingProvider: sending, Receipt: ev.Receipt,
 		Recipient: ev.Recipient, Taken: ev.Taken, Error: ev.Error, Detail: ev.Detail, QueueID: queueID}
 }
 

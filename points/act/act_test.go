@@ -44,8 +44,10 @@ func newDesk(t *testing.T, w *pointstest.World, p *pointstest.Provider) *desk {
 	})
 	// The clock stands between two seconds: certified is the whole one.
 	now := pointstest.At.Add(700 * time.Millisecond)
-	return &desk{world: w, store: s, Clerk: &act.Clerk{Issuer: p.Issuer, Signer: p.Signer, Store: s,
+	d := &desk{world: w, store: s, Clerk: &act.Clerk{Issuer: p.Issuer, Signer: p.Signer, Store: s,
 		Now: func() time.Time { return now }, Location: pointstest.At.Location(), Rand: rand.Reader}}
+	t.Cleanup(func() { d.duplicates(t) }) // before the store closes
+	return d
 }
 
 // spool puts raw into a body of the store.

@@ -1,6 +1,7 @@
 package act
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -87,7 +88,7 @@ func (c *Clerk) sent(ctx context.Context, id pec.Identifier) (ev pec.Event, ok b
 			return nil
 		}
 		ev = pec.Event{Identifier: e.Identifier, MsgID: e.MsgID, Sender: e.Sender, Recipients: e.Recipients,
-			ReplyTo: string(e.Sender), Subject: e.Subject, Error: pec.NoError}
+			ReplyTo: cmp.Or(e.ReplyTo, string(e.Sender)), Subject: e.Subject, Error: pec.NoError}
 		ok = true
 		return errFound
 	})

@@ -41,6 +41,9 @@ type Verdict struct {
 	Error      pec.ErrorCode   `json:"error,omitempty"`
 	Detail     string          `json:"detail,omitempty"`
 	Original   *Original       `json:"original,omitempty"`
+	// Duplicate marks a receipt that the provider rendered once more: when, and the
+	// Message-ID of the first.
+	Duplicate string `json:"duplicate,omitempty"`
 	// JudgedAt is the instant as of which certificates and revocation were
 	// judged, JudgedBy where it is from: "certified", "signing-time" or "option".
 	JudgedAt  *time.Time `json:"judged_at,omitempty"`
@@ -149,11 +152,12 @@ const (
 // message fills v with what can be said of m.
 func (j *judge) message(ctx context.Context, m *message.Message, v *Verdict) *proof {
 	ev, original, derr := j.certified(m)
+	v.Duplicate = duplicate(m)
 	at := j.at
 	switch {
 	case !at.IsZero():
 		v.JudgedBy = byOption
-	case derr == nil:
+	case derr == nil && v.Duplicate == "":
 		at, v.JudgedBy = ev.At, byCertified
 	default:
 		v.JudgedBy = bySigningTime
@@ -223,6 +227,16 @@ func (j *judge) certified(m *message.Message) (pec.Event, *message.Message, erro
 		return ev, nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	return ev, original, nil
+}
+
+// duplicate returns the mark of a duplicate from what is signed (docs/rules.md,
+// U1); empty if there is none. It is signed later than what it certifies.
+func duplicate(m *message.Message) string {
+	root, err := m.Structure()
+	if err != nil || len(root.Children) == 0 {
+		return ""
+	}
+	return root.Children[0].Header.Get(pec.HeaderDuplicate)
 }
 
 // claimed is what the header says a message is. Nothing vouches for it.
@@ -331,7 +345,9 @@ const apart = time.Hour
 
 // times notes what a reader should know about times and algorithms.
 func (j *judge) times(rep *signer.Report, v *Verdict) {
-	if v.Instant != nil && !rep.SigningTime.IsZero() && v.Instant.Sub(rep.SigningTime).Abs() > apart {
+	if v.Duplicate != "" {
+		v.note("a duplicate, made from the provider's register: %s", v.Duplicate)
+	} else if v.Instant != nil && !rep.SigningTime.IsZero() && v.Instant.Sub(rep.SigningTime).Abs() > apart {
 		v.note("the signer says that it signed at %s, the certified instant is another", rep.SigningTime.In(j.location).Format(people))
 	}
 	if rep.Digest == "SHA-1" {

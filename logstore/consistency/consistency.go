@@ -1,0 +1,186 @@
+// Package consistency holds the register against itself: what a provider must
+// have issued and heard about each message, by the rules by which registers of
+// certified mail are checked (docs/rules.md, L4). It reads entries only. That
+// nothing was altered, package logstore verifies.
+package consistency
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"pecd/logstore"
+	"pecd/pec"
+)
+
+// How long the register may lack what is to come.
+const (
+	// Term is from dispatch to the last word about a recipient: the notice of 24
+	// hours (RFC 6109, 3.1.6), with an hour for a daemon that was down.
+	Term = 25 * time.Hour
+	// StoreTerm is from the take-charge receipt to what became of the message here.
+	StoreTerm = 25 * time.Hour
+)
+
+// A Finding is something that the rules do not allow, or what explains why they
+// are not met.
+type Finding struct {
+	Identifier pec.Identifier `json:"identifier"`
+	// Seq is the entry that it is about; 0 if it is about one that lacks.
+	Seq       int64       `json:"seq,omitempty"`
+	Recipient pec.Address `json:"recipient,omitempty"`
+	// Explained says that it is allowed, and What why.
+	Explained bool   `json:"explained"`
+	What      string `json:"what"`
+}
+
+// String implements fmt.Stringer.
+func (f Finding) String() string {
+	s := string(f.Identifier)
+	if f.Seq > 0 {
+		s += fmt.Sprintf(", entry %d", f.Seq)
+	}
+	if f.Recipient != "" {
+		s += ", " + string(f.Recipient)
+	}
+	return s + ": " + f.What
+}
+
+// Story checks all entries of one identifier, the oldest first, as of now.
+// provider is our own name.
+func Story(entries []logstore.Entry, provider string, now time.Time) []Finding {
+	s := &story{provider: provider, now: now, fates: map[string]*fate{}}
+	for _, e := range entries {
+		s.id = e.Identifier
+		s.read(e)
+	}
+	s.judge()
+	return s.findings
+}
+
+// A story is what the entries of an identifier say.
+type story struct {
+	id       pec.Identifier
+	provider string
+	now      time.Time
+
+	envelopes, acceptances []logstore.Entry
+	order                  []*fate
+	fates                  map[string]*fate
+	findings               []Finding
+}
+
+// A fate is what the register says about one recipient of the message.
+type fate struct {
+	address pec.Address
+	// As the receiving provider: how often, and when, each was issued.
+	taken, delivered, failed, infected int
+	takenAt                            time.Time
+	// As the sending provider: what was heard of others, and said to the sender.
+	heardTaken, heardDelivered, heardFailed, heardInfected int
+	told, toldInfected, warned, expired                    int
+}
+
+func (s *story) fate(a pec.Address) *fate {
+	f := s.fates[a.Key()]
+	if f == nil {
+		f = &fate{address: a}
+		s.fates[a.Key()] = f
+		s.order = append(s.order, f)
+	}
+	return f
+}
+
+func (s *story) find(seq int64, rcpt pec.Address, explained bool, format string, args ...any) {
+	s.findings = append(s.findings, Finding{Identifier: s.id, Seq: seq, Recipient: rcpt, Explained: explained, What: fmt.Sprintf(format, args...)})
+}
+
+// read takes in one entry.
+func (s *story) read(e logstore.Entry) {
+	s.named(e)
+	switch e.Type {
+	case logstore.EntryType(pec.KindTransport):
+		s.envelopes = append(s.envelopes, e)
+	case logstore.EntryType(pec.KindAcceptance):
+		s.acceptances = append(s.acceptances, e)
+	case logstore.EntryType(pec.KindTakeCharge):
+		for _, a := range e.Taken {
+			f := s.fate(a)
+			if f.taken++; f.taken == 1 {
+				f.takenAt = e.At
+			}
+		}
+	case logstore.EntryType(pec.KindDelivery):
+		s.fate(e.Recipient).delivered++
+	case logstore.EntryType(pec.KindNonDelivery):
+		s.readFailure(e)
+	case logstore.EntryType(pec.KindVirus):
+		s.fate(e.Recipient).infected++
+	case logstore.EntryType(pec.KindTimeout):
+		if strings.HasPrefix(e.Detail, "5.4.1 ") {
+			s.fate(e.Recipient).expired++
+		} else {
+			s.fate(e.Recipient).warned++
+		}
+	case logstore.EntryReceived:
+		s.heard(e)
+	}
+}
+
+// readFailure tells a notice of the receiving provider from one to a sender of ours
+// about what became of his message elsewhere: that closes a row of the ledger, and
+// was never taken charge of here.
+func (s *story) readFailure(e logstore.Entry) {
+	f := s.fate(e.Recipient)
+	switch {
+	case f.taken > 0:
+		f.failed++
+	case e.Error == pec.ErrorVirus:
+		f.toldInfected++
+	default:
+		f.told++
+	}
+}
+
+// heard takes in a receipt that arrived; its Detail begins with its kind.
+func (s *story) heard(e logstore.Entry) {
+	kind, _, _ := strings.Cut(e.Detail, ":")
+	switch pec.Kind(kind) {
+	case pec.KindTakeCharge:
+		for _, a := range e.Taken {
+			s.fate(a).heardTaken++
+		}
+	case pec.KindDelivery:
+		s.fate(e.Recipient).heardDelivered++
+	case pec.KindNonDelivery:
+		s.fate(e.Recipient).heardFailed++
+	case pec.KindVirus:
+		s.fate(e.Recipient).heardInfected++
+	}
+}
+
+// named wants whom an entry is about among the certified recipients that it names.
+func (s *story) named(e logstore.Entry) {
+	if len(e.Recipients) == 0 || !pec.Kind(e.Type).Valid() && e.Type != logstore.EntryReceived {
+		return
+	}
+	for _, a := range append(e.Taken[:len(e.Taken):len(e.Taken)], e.Recipient) {
+		if a == "" {
+			continue
+		}
+		if t, ok := typeOf(e.Recipients, a); !ok {
+			s.find(e.Seq, a, false, "%s about somebody who is no recipient of the message", e.Type)
+		} else if t != pec.Certified {
+			s.find(e.Seq, a, false, "%s about a recipient of ordinary mail", e.Type)
+		}
+	}
+}
+
+func typeOf(list []pec.Recipient, a pec.Address) (pec.RecipientType, bool) {
+	for _, r := range list {
+		if r.Address.Same(a) {
+			return r.Type, true
+		}
+	}
+	return "", false
+}
