@@ -43,9 +43,34 @@ func (s *sender) send(m logstore.Outgoing) ([]pec.Address, error) {
 		s.restore(err)
 		return nil, errors.Join(err, refusal)
 	}
-	s.courier.Log.Info("courier: taken by the MTA", "message_id", m.MessageID, "envelope", m.EnvelopeID,
-		"recipients", len(accepted), "reply", reply)
+	s.courier.Log.Info("courier: taken by the MTA", "message_id", m.MessageID, "id", identifier(m),
+		"qid", queuedAs(reply), "recipients", len(accepted), "reply", reply)
 	return accepted, refusal
+}
+
+// identifier is the provider's identifier of the message that m belongs to: an
+// envelope has it as its Message-ID, and its ENVID is another.
+func identifier(m logstore.Outgoing) string {
+	if m.Kind == pec.KindTransport {
+		return strings.Trim(m.MessageID, "<>")
+	}
+	return m.EnvelopeID
+}
+
+// queuedAs is the MTA's name of the message in its reply: "Ok: queued as 4Q1abc"
+// by Postfix, "4Q1abc Message accepted for delivery" by Sendmail; empty if it does
+// not say.
+func queuedAs(reply string) string {
+	words := strings.Fields(reply)
+	for i, w := range words {
+		if w == "queued" && i+2 < len(words) && words[i+1] == "as" {
+			return words[i+2]
+		}
+		if w == "Message" && i > 0 && i+1 < len(words) && words[i+1] == "accepted" {
+			return words[i-1]
+		}
+	}
+	return ""
 }
 
 // transact is one mail transaction. It returns the recipients that the listener
@@ -238,7 +263,7 @@ func wrap(command string, err error) error {
 // logFailure tells the operator. The listener is ours and has to take
 // everything: a refusal for good is a misconfiguration.
 func logFailure(log *slog.Logger, m logstore.Outgoing, err error) {
-	log = log.With("message_id", m.MessageID, "envelope", m.EnvelopeID, "attempt", m.Attempts+1, "error", err)
+	log = log.With("message_id", m.MessageID, "id", identifier(m), "attempt", m.Attempts+1, "error", err)
 	var reply *smtp.SMTPError
 	switch {
 	case errors.Is(err, errLost):

@@ -92,7 +92,7 @@ func (s *sender) record(hard context.Context, m logstore.Outgoing, taken []pec.A
 			return true
 		}
 		c.Log.Error("courier: the MTA has the message but the store cannot note it; if the process ends now it is sent again",
-			"message_id", m.MessageID, "envelope", m.EnvelopeID, "error", err)
+			"message_id", m.MessageID, "id", identifier(m), "error", err)
 		if !wait(hard, c.Retry(n)) {
 			return false
 		}
@@ -105,7 +105,7 @@ func (s *sender) postpone(hard context.Context, m logstore.Outgoing, cause error
 	c := s.courier
 	next := c.Now().Add(c.Retry(m.Attempts + 1))
 	if err := c.store.Postpone(hard, m.ID, next, cause.Error()); err != nil {
-		c.Log.Error("courier: the store cannot note a failed attempt", "message_id", m.MessageID, "error", err)
+		c.Log.Error("courier: the store cannot note a failed attempt", "message_id", m.MessageID, "id", identifier(m), "error", err)
 		return result{id: m.ID, park: next}
 	}
 	return result{id: m.ID}

@@ -209,7 +209,7 @@ func (c *conn) fail(err error) {
 		return
 	}
 	c.s.opts.Observe(EventBroken)
-	c.s.opts.Log.Warn("milter: connection ended early", "error", err, "queue_id", c.session.queueID())
+	c.s.opts.Log.Warn("milter: connection ended early", "error", err, "qid", c.session.queueID())
 }
 
 func (c *conn) isDraining() bool {

@@ -252,7 +252,7 @@ func (t *transaction) fail(v Verdict, err error) {
 	}
 	t.failed, t.verdict, t.header = true, v, nil
 	t.sess.s.opts.Log.Warn("milter: message not taken", "error", err, "verdict", v.Action.String(),
-		"queue_id", t.macro("i"))
+		"qid", t.macro("i"))
 	t.abort()
 }
 
@@ -272,7 +272,7 @@ func (t *transaction) guard(f func()) (err error) {
 		if v := recover(); v != nil {
 			t.sess.s.opts.Observe(EventPanic)
 			t.sess.s.opts.Log.Error("milter: panic in the backend", "panic", v,
-				"queue_id", t.macro("i"), "stack", string(debug.Stack()))
+				"qid", t.macro("i"), "stack", string(debug.Stack()))
 			err = errPanic
 		}
 	}()

@@ -250,7 +250,7 @@ func waitForDeferral(t *testing.T, s *stage.Stage) {
 	t.Helper()
 	until(t, "Beta puts the envelope off", func() bool {
 		b, err := os.ReadFile(s.Beta.Pecd.Log)
-		return err == nil && bytes.Contains(b, []byte(`msg="message put off" identifier=`))
+		return err == nil && bytes.Contains(b, []byte(`msg="message put off" qid=`))
 	})
 }
 

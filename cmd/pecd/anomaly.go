@@ -15,7 +15,7 @@ import (
 // certified recipients, and about an ordinary one the user gets it himself.
 func (a *arrival) bounced(ctx context.Context, c choice) error {
 	b := a.bounce
-	a.log.Info("notification about a message of ours", "identifier", b.Identifier, "failed", len(b.Failed))
+	a.log.Info("notification about a message of ours", "id", b.Identifier, "failed", len(b.Failed))
 	ordinary, err := a.office.clerk.Bounced(ctx, b)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"unicode"
 
 	"pecd/lmtp"
 	"pecd/logstore"
@@ -61,13 +62,43 @@ func (a *arrival) End(ctx context.Context, env lmtp.Envelope) []lmtp.Status {
 	rep, verr := a.office.trust.verifier.VerifyContext(ctx, a.m, a.now())
 	a.found = reception.Examine(a.m, rep, verr, a.office.directory, a.office.location)
 	a.metrics.arrivals.WithLabelValues(a.found.Class.String()).Inc()
-	a.log = a.log.With("identifier", a.found.Event.Identifier, "kind", a.found.Event.Kind)
+	a.log = a.log.With("qid", queueID(a.m.Header), "id", a.found.Event.Identifier, "kind", a.found.Event.Kind)
 	if err := a.receive(ctx); err != nil {
 		a.log.Error("message put off", "msgid", a.m.Header.Get("Message-ID"), "err", err)
 		a.doubt.Store(true)
 	}
+	a.log.Info("message received", "class", a.found.Class, "recipients", len(a.status), "settled", settledOf(a.status))
 	a.atStep(stepArrived)
 	return a.status
+}
+
+// settledOf counts the recipients whose matter is closed for the MTA.
+func settledOf(status []lmtp.Status) (n int) {
+	for _, s := range status {
+		if !s.Deferred() {
+			n++
+		}
+	}
+	return n
+}
+
+// queueID is the MTA's name of a message that it delivers: the id of the topmost
+// Received field, which is its own (RFC 5321, 4.4). LMTP itself does not tell it.
+// Empty if there is none that could be one.
+func queueID(h message.Header) string {
+	text, _, _ := strings.Cut(h.Get("Received"), ";")
+	words := strings.Fields(text)
+	for i, w := range words {
+		if w != "id" || i+1 == len(words) {
+			continue
+		}
+		id := words[i+1]
+		if len(id) > 64 || strings.ContainsFunc(id, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) || r > unicode.MaxASCII }) {
+			return ""
+		}
+		return id
+	}
+	return ""
 }
 
 // receive asks the reception point and does what it says. Copies of a message

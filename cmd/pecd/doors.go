@@ -107,7 +107,7 @@ func (s *submission) End(ctx context.Context, env milter.Envelope) milter.Verdic
 }
 
 func (s *submission) decide(ctx context.Context, env milter.Envelope) (milter.Verdict, string) {
-	log := s.log.With("queue_id", env.QueueID, "client", env.ClientAddr)
+	log := s.log.With("qid", env.QueueID, "client", env.ClientAddr)
 	m, err := message.Read(s.body)
 	if errors.Is(err, message.ErrLimit) || errors.Is(err, message.ErrMalformed) {
 		log.Info("message refused", "cause", points.Malformed, "err", err)
@@ -154,7 +154,7 @@ func (s *submission) accept(ctx context.Context, log *slog.Logger, ev pec.Event,
 		log.Error("message put off: it could not be committed", "err", err)
 		return later, "defer"
 	}
-	log.Info("message accepted", "identifier", id)
+	log.Info("message accepted", "id", id)
 	s.atStep(stepAccepted)
 	return discard, "accept"
 }
@@ -222,7 +222,7 @@ func (s *submission) nonAccept(ctx context.Context, log *slog.Logger, ev pec.Eve
 		log.Error("message put off: its non-acceptance notice could not be committed", "err", err)
 		return later, "defer"
 	}
-	log.Info("message not accepted", "identifier", id, "causes", causes(reasons))
+	log.Info("message not accepted", "id", id, "causes", causes(reasons))
 	if _, infected := points.Find(reasons, points.Virus); infected {
 		s.metrics.infected.WithLabelValues("submission").Inc()
 	}

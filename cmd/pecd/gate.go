@@ -81,7 +81,7 @@ type visitor struct {
 // ours pass: they are dealt with when they arrive.
 func (v *visitor) End(ctx context.Context, env milter.Envelope) milter.Verdict {
 	defer v.body.Close()
-	log := v.log.With("queue_id", env.QueueID, "client", env.ClientAddr)
+	log := v.log.With("qid", env.QueueID, "client", env.ClientAddr)
 	fates, findings, err := v.decide(ctx, env)
 	if err != nil {
 		log.Error("message put off", "err", err)

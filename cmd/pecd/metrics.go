@@ -133,10 +133,12 @@ func (s storeCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descKept, float64(st.Infected))
 }
 
-// serve answers /metrics on l until ctx is done.
-func (m *metrics) serve(ctx context.Context, l net.Listener) error {
+// serve answers /metrics, /healthz and /readyz on l until ctx is done.
+func (m *metrics) serve(ctx context.Context, l net.Listener, h *health) error {
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	mux.HandleFunc("/healthz", h.alive)
+	mux.HandleFunc("/readyz", h.ready)
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()

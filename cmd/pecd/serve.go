@@ -18,6 +18,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"pecd/cmd/pecd/availability"
+	"pecd/cmd/pecd/config"
 	"pecd/courier"
 	"pecd/lmtp"
 	"pecd/logstore"
@@ -38,7 +40,11 @@ type serveCmd struct{ configFlag }
 // Run is the daemon: it opens the store, then the way out, then the doors, and
 // ends them in the opposite order when ctx is done.
 func (c *serveCmd) Run(ctx context.Context) error {
-	log, level := newLogger("info")
+	format := "text"
+	if cfg, err := config.Load(c.Config); err == nil { // load says what is wrong with it
+		format = cfg.Log.Format
+	}
+	log, level := newLogger("info", format)
 	in, err := load(ctx, c.Config, loading{now: clock, log: log, live: true})
 	if err != nil {
 		return err
@@ -71,6 +77,16 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	}
 	d := &daemon{secret: secret, file: c.Config, log: log, level: level, store: store, metrics: newMetrics(store)}
 	d.metrics.registry.MustRegister(trustCollector{d.office.Load}, evidenceCollector{d.evidence.Load})
+	d.health = d.newHealth()
+	d.metrics.registry.MustRegister(healthCollector{d.health})
+	if d.served, err = availability.Open(in.config.Store.Path); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	defer func() {
+		if err := d.served.Close(); err != nil {
+			log.Error("availability", "err", err)
+		}
+	}()
 	if d.passed, err = socket.FromSystemd(os.Getenv, os.Getpid()); err != nil {
 		return err
 	}
@@ -140,6 +156,8 @@ type daemon struct {
 	level   *slog.LevelVar
 	store   logstore.Store
 	metrics *metrics
+	health  *health
+	served  *availability.Recorder
 	office  atomic.Pointer[office]
 	// evidence is what seals the register for the installation in force.
 	evidence atomic.Pointer[evidence]
@@ -241,10 +259,11 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 		g.Go(func() error { return unless(milter.ErrServerClosed, gate.Serve(d.gate)) })
 	}
 	if d.figures != nil {
-		g.Go(func() error { return d.metrics.serve(gctx, d.figures) })
+		g.Go(func() error { return d.metrics.serve(gctx, d.figures, d.health) })
 	}
 	g.Go(func() error { d.reloadOnHangup(gctx); return nil })
 	g.Go(func() error { d.beat(gctx); return nil })
+	g.Go(func() error { d.recordAvailability(gctx); return nil })
 	g.Go(func() error {
 		<-gctx.Done()
 		d.log.Info("draining", "reason", context.Cause(gctx))
@@ -340,10 +359,14 @@ func dialer(addr string) func(context.Context) (net.Conn, error) {
 	return func(ctx context.Context) (net.Conn, error) { return socket.Dial(ctx, addr) }
 }
 
-// newLogger writes to standard error, where systemd's journal reads.
-func newLogger(level string) (*slog.Logger, *slog.LevelVar) {
+// newLogger writes to standard error, where systemd's journal reads, a line of
+// text or a JSON object for each event.
+func newLogger(level, format string) (*slog.Logger, *slog.LevelVar) {
 	v := new(slog.LevelVar)
 	setLevel(v, level)
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: v})), v
+	}
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: v})), v
 }
 

@@ -173,7 +173,7 @@ func (p *supervised) tell(q Question, f points.Finding, detail string) {
 		return
 	}
 	p.host.opts.Log.Info("a check found something", "plugin", p.spec.Name, "says", f.Says.String(), "reason", f.Reason.English, "virus", f.Virus,
-		"detail", detail[:min(len(detail), protocol.MaxDetail)], "identifier", string(q.Identifier), "queue_id", q.QueueID, "sender", string(q.Sender))
+		"detail", detail[:min(len(detail), protocol.MaxDetail)], "id", string(q.Identifier), "qid", q.QueueID, "sender", string(q.Sender))
 }
 
 type accessPoint struct{ plugin *supervised }

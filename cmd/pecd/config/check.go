@@ -372,6 +372,9 @@ func (c *Config) checkValues(bad func(key, why, fix string)) {
 			bad("metrics.listen", strconv.Quote(c.Metrics.Listen)+" is not host:port", `write for example "127.0.0.1:9325"`)
 		}
 	}
+	if s := c.Log.Format; s != "text" && s != "json" {
+		bad("log.format", strconv.Quote(s)+" is not known", `write "text" or "json"`)
+	}
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(c.Log.Level)); err != nil {
 		bad("log.level", strconv.Quote(c.Log.Level)+" is not known", `write "debug", "info", "warn" or "error"`)

@@ -228,7 +228,8 @@ type Store struct {
 
 // Metrics are figures for Prometheus.
 type Metrics struct {
-	// Listen is the host:port that serves /metrics; empty: none.
+	// Listen is the host:port that serves /metrics, /healthz and /readyz; empty:
+	// none.
 	Listen string `toml:"listen"`
 }
 
@@ -236,6 +237,9 @@ type Metrics struct {
 type Log struct {
 	// Level is debug, info, warn or error. Default: info.
 	Level string `toml:"level"`
+	// Format is text, or json for an object on each line. Default: text. A change
+	// needs a restart.
+	Format string `toml:"format"`
 }
 
 // An Origin is where a key was set.
@@ -325,6 +329,7 @@ func (c *Config) defaults() {
 	str(&c.Store.Path, "/var/lib/pecd")
 	c.evidenceDefaults()
 	str(&c.Log.Level, "info")
+	str(&c.Log.Format, "text")
 	if c.Access.MaxSize == 0 {
 		c.Access.MaxSize = 100 << 20
 	}

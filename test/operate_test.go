@@ -1,0 +1,92 @@
+package test
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"pecd/packaging/demo/stage"
+	"pecd/pec"
+)
+
+// TestOperate looks at a provider as an operator does: health, log, backup, report.
+func TestOperate(t *testing.T) {
+	s := newStage(t)
+	send(t, s, compose("operate", "", "bob@beta.example"), "bob@beta.example")
+	await(t, s, "alice@alfa.example", pec.KindDelivery, "operate")
+	settled(t, s)
+	t.Run("health", func(t *testing.T) { healthy(t, s) })
+	t.Run("log lines", func(t *testing.T) { logLines(t, s) })
+}
+
+// page fetches a page of a provider's metrics listener.
+func page(t *testing.T, p *stage.Provider, path string) (int, string) {
+	t.Helper()
+	res, err := http.Get("http://" + p.Pecd.Config.Metrics.Listen + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(b)
+}
+
+func healthy(t *testing.T, s *stage.Stage) {
+	if code, text := page(t, s.Alfa, "/healthz"); code != 200 || text != "ok\n" {
+		t.Errorf("/healthz: %d %s", code, text)
+	}
+	var code int
+	var text string
+	until(t, "all is ready", func() bool { code, text = page(t, s.Alfa, "/readyz"); return code == 200 })
+	var ready struct {
+		Ready  bool
+		Checks []struct {
+			Name  string
+			OK    bool
+			Error string
+		}
+	}
+	if err := json.Unmarshal([]byte(text), &ready); err != nil || code != 200 || !ready.Ready || len(ready.Checks) < 4 {
+		t.Errorf("/readyz: %d %s: %v", code, text, err)
+	}
+	if code, text := page(t, s.Alfa, "/metrics"); code != 200 || strings.Count(text, "\npecd_ready{check=") < 4 {
+		t.Errorf("/metrics: %d, %d checks", code, strings.Count(text, "\npecd_ready{check="))
+	}
+}
+
+// logLines wants the MTA's name of the message and the identifier in each line
+// about a message, at every door.
+func logLines(t *testing.T, s *stage.Stage) {
+	both := regexp.MustCompile(`.*\bqid=[0-9A-Za-z]{6,}.*`)
+	about := map[string]int{}
+	for _, p := range s.Providers() {
+		f, err := os.Open(p.Pecd.Log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		for sc := bufio.NewScanner(f); sc.Scan(); {
+			for _, what := range []string{`msg="message accepted"`, `msg="message received"`, `msg="courier: taken by the MTA"`} {
+				if !strings.Contains(sc.Text(), what) {
+					continue
+				}
+				about[what]++
+				if !both.MatchString(sc.Text()) || !strings.Contains(sc.Text(), " id=") || strings.Contains(sc.Text(), ` id=""`) {
+					t.Errorf("a line without the MTA's queue id and the identifier: %s", sc.Text())
+				}
+			}
+		}
+	}
+	// An envelope and five receipts, in or out of both providers.
+	if about[`msg="message accepted"`] != 1 || about[`msg="message received"`] < 4 || about[`msg="courier: taken by the MTA"`] < 4 {
+		t.Errorf("lines about messages: %v", about)
+	}
+}
