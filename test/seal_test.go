@@ -116,6 +116,13 @@ func TestSeal(t *testing.T) {
 		t.Errorf("export: exit %d\n%s", code, out)
 	}
 	rightRegister(t, s)
+	saved := filepath.Join(s.Alfa.Pecd.Config.Store.Path, "saved")
+	if code, out := ask(t, s.Alfa, "backup", saved); code != 0 || !strings.Contains(out, "read back and checked") {
+		t.Errorf("backup: exit %d\n%s", code, out)
+	}
+	if code, out := ask(t, s.Alfa, "backup", saved); code != 1 || !strings.Contains(out, "not empty") {
+		t.Errorf("backup: exit %d\n%s", code, out)
+	}
 	stop(t, s.Alfa)
 	db, err := sql.Open("sqlite3", filepath.Join(s.Alfa.Pecd.Config.Store.Path, "pecd.db"))
 	if err != nil {

@@ -48,6 +48,8 @@ func (d *daemon) serveControl(ctx context.Context, l net.Listener) error {
 	mux.HandleFunc("POST /directory/update", d.updateDirectory)
 	mux.HandleFunc("POST /seal", d.sealNow)
 	mux.HandleFunc("POST /rebuild", d.rebuildNow)
+	mux.HandleFunc("POST /backup", d.backupNow)
+	mux.HandleFunc("POST /purge", d.purgeNow)
 	srv := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 5 * time.Minute}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
@@ -63,6 +65,14 @@ var errNoDaemon = errors.New("the daemon does not run")
 // control asks the running daemon: it sends in, unless that is nil, and reads the
 // answer into out, unless that is nil.
 func control(ctx context.Context, storeDir, path string, in, out any) error {
+	return controlFor(ctx, 5*time.Minute, storeDir, path, in, out)
+}
+
+// noDeadline is none.
+var noDeadline time.Time
+
+// controlFor is control with another patience; 0: that of ctx.
+func controlFor(ctx context.Context, patience time.Duration, storeDir, path string, in, out any) error {
 	method, body := http.MethodGet, io.Reader(nil)
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -71,7 +81,7 @@ func control(ctx context.Context, storeDir, path string, in, out any) error {
 		}
 		method, body = http.MethodPost, bytes.NewReader(b)
 	}
-	client := http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{
+	client := http.Client{Timeout: patience, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", controlSocket(storeDir))
 		}}}

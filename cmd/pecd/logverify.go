@@ -22,7 +22,7 @@ type logVerifyCmd struct {
 	configFlag
 	Store string   `help:"Store directory; default: the one of the configuration, with its sealed days. With --days alone no store is looked at." placeholder:"DIR"`
 	Days  string   `help:"Folder with sealed days and witnesses: they are verified, and vouch for the register." placeholder:"DIR"`
-	Heads []string `help:"Files of others that name heads of the register, such as the log of a witness: they vouch for the register too." placeholder:"FILE"`
+	Heads []string `help:"Files of others that name heads of the register, such as the log of a witness: they vouch for the register too." placeholder:"FILE" sep:"none"`
 	CA    string   `name:"ca" help:"CAs of the provider's certificate in the seals, PEM." placeholder:"FILE"`
 	TSACA string   `name:"tsa-ca" help:"CAs of the time-stamping authorities, PEM." placeholder:"FILE"`
 	Quick bool     `help:"The chain only, without the tables by which the register is searched."`
@@ -202,7 +202,10 @@ func (v *logVerdict) compareHeard(ctx context.Context, store *logstore.Reader) e
 }
 
 // progress tells a person at a terminal how far it is; nobody else.
-func progress(to io.Writer) func(done, total int64) {
+func progress(to io.Writer) func(done, total int64) { return progressOf(to, "entries") }
+
+// progressOf is progress of things with another name.
+func progressOf(to io.Writer, things string) func(done, total int64) {
 	f, ok := to.(*os.File)
 	if !ok {
 		return nil
@@ -212,7 +215,7 @@ func progress(to io.Writer) func(done, total int64) {
 	}
 	return func(done, total int64) {
 		if total > 0 {
-			fmt.Fprintf(f, "\r%d of %d entries (%d %%)", done, total, done*100/total)
+			fmt.Fprintf(f, "\r%d of %d %s (%d %%)", done, total, things, done*100/total)
 		}
 		if done == total {
 			fmt.Fprint(f, "\r\x1b[K")

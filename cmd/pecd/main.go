@@ -39,13 +39,16 @@ type commands struct {
 	} `cmd:"" help:"Look at the configuration."`
 	Verify verifyCmd `cmd:"" help:"Say what a message is, who signed it, and whether it holds."`
 	Log    struct {
-		Search logSearchCmd `cmd:"" help:"Search the register."`
-		Show   logShowCmd   `cmd:"" help:"Tell the whole story of a message."`
-		Check  logCheckCmd  `cmd:"" help:"Hold the register against what must be in it about each message."`
-		Seal   logSealCmd   `cmd:"" help:"Seal all days that are over now, also those that were missed."`
-		Export logExportCmd `cmd:"" help:"Write entries as the files of sealed days have them."`
-		Verify logVerifyCmd `cmd:"" help:"Verify that nothing in the register was removed, changed or added later."`
+		Search  logSearchCmd  `cmd:"" help:"Search the register."`
+		Show    logShowCmd    `cmd:"" help:"Tell the whole story of a message."`
+		Check   logCheckCmd   `cmd:"" help:"Hold the register against what must be in it about each message."`
+		Archive logArchiveCmd `cmd:"" help:"Pack a month of sealed days for a preservation system."`
+		Purge   logPurgeCmd   `cmd:"" help:"Remove entries that are older than their term and archived."`
+		Seal    logSealCmd    `cmd:"" help:"Seal all days that are over now, also those that were missed."`
+		Export  logExportCmd  `cmd:"" help:"Write entries as the files of sealed days have them."`
+		Verify  logVerifyCmd  `cmd:"" help:"Verify that nothing in the register was removed, changed or added later."`
 	} `cmd:"" help:"Read the register."`
+	Backup  backupCmd `cmd:"" help:"Copy the store as it is at one instant, while the daemon runs."`
 	Receipt struct {
 		Rebuild receiptRebuildCmd `cmd:"" help:"Render receipts that somebody lost once more, marked as duplicates."`
 	} `cmd:"" help:"Receipts and notices that were issued."`

@@ -154,7 +154,7 @@ type daemon struct {
 	secret  []byte // the store's
 	log     *slog.Logger
 	level   *slog.LevelVar
-	store   logstore.Store
+	store   *logstore.SQLite
 	metrics *metrics
 	health  *health
 	served  *availability.Recorder
@@ -264,6 +264,7 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 	g.Go(func() error { d.reloadOnHangup(gctx); return nil })
 	g.Go(func() error { d.beat(gctx); return nil })
 	g.Go(func() error { d.recordAvailability(gctx); return nil })
+	g.Go(func() error { d.finishPurge(gctx); return nil })
 	g.Go(func() error {
 		<-gctx.Done()
 		d.log.Info("draining", "reason", context.Cause(gctx))

@@ -49,7 +49,7 @@ func (f Finding) String() string {
 // Story checks all entries of one identifier, the oldest first, as of now.
 // provider is our own name.
 func Story(entries []logstore.Entry, provider string, now time.Time) []Finding {
-	s := &story{provider: provider, now: now, fates: map[string]*fate{}}
+	s := &story{provider: provider, now: now, fates: map[string]*fate{}, told: map[string]bool{}}
 	for _, e := range entries {
 		s.id = e.Identifier
 		s.read(e)
@@ -67,6 +67,7 @@ type story struct {
 	envelopes, acceptances []logstore.Entry
 	order                  []*fate
 	fates                  map[string]*fate
+	told                   map[string]bool // digests of our notices to a sender of ours
 	findings               []Finding
 }
 
@@ -137,13 +138,18 @@ func (s *story) readFailure(e logstore.Entry) {
 		f.failed++
 	case e.Error == pec.ErrorVirus:
 		f.toldInfected++
+		s.told[e.Digest] = true
 	default:
 		f.told++
+		s.told[e.Digest] = true
 	}
 }
 
 // heard takes in a receipt that arrived; its Detail begins with its kind.
 func (s *story) heard(e logstore.Entry) {
+	if s.told[e.Digest] {
+		return // our own notice, on its way into the sender's mailbox
+	}
 	kind, _, _ := strings.Cut(e.Detail, ":")
 	switch pec.Kind(kind) {
 	case pec.KindTakeCharge:

@@ -32,6 +32,7 @@ func entry(word string, provider string) logstore.Entry {
 	} else if f[2] != "" {
 		e.Detail = f[2] + " - x - y"
 	}
+	e.Digest = word
 	if pec.Kind(kind) == pec.KindTakeCharge {
 		e.Taken = []pec.Address{rcpt}
 	} else {
