@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"pecd/cmd/pecd/clockwatch/clockwatchtest"
 	"pecd/packaging/demo/stage"
 	"pecd/pec"
 	"pecd/signer/timestamp/timestamptest"
@@ -195,4 +196,27 @@ func tamper(t *testing.T, db *sql.DB) {
 			t.Fatalf("%s: %v", q, err)
 		}
 	}
+}
+
+// TestClock gives Alfa an NTP server that is five seconds ahead: messages wait until
+// it is right.
+func TestClock(t *testing.T) {
+	var ahead atomic.Int64
+	ahead.Store(int64(5 * time.Second))
+	server := clockwatchtest.Serve(t, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
+	s := newStage(t, func(o *stage.Options) {
+		o.Configure = func(domain string, c *stage.PecdConfig) {
+			if domain == "alfa.example" {
+				c.Time = stage.TimeConfig{NTP: []string{server}, OnOffset: "refuse", Interval: "1s"}
+			}
+		}
+	})
+	waitMetric(t, s.Alfa, "pecd_clock_doubted", 1)
+	raw := compose("clock", "", "anna@alfa.example")
+	_, err := s.Submit(within(t), "alice@alfa.example", "alice@alfa.example", []string{"anna@alfa.example"}, []byte(raw))
+	wantLater(t, err)
+	ahead.Store(0)
+	waitMetric(t, s.Alfa, "pecd_clock_doubted", 0)
+	send(t, s, raw, "anna@alfa.example")
+	await(t, s, "alice@alfa.example", pec.KindDelivery, "clock")
 }

@@ -59,6 +59,10 @@ func (a *arrival) End(ctx context.Context, env lmtp.Envelope) []lmtp.Status {
 		a.log.Error("message put off: its header cannot be read", "sender", env.Sender, "err", err)
 		return a.status
 	}
+	if err := a.time.stops(); err != nil {
+		a.log.Error("message put off", "msgid", a.m.Header.Get("Message-ID"), "err", err)
+		return a.status
+	}
 	rep, verr := a.office.trust.verifier.VerifyContext(ctx, a.m, a.now())
 	a.found = reception.Examine(a.m, rep, verr, a.office.directory, a.office.location)
 	a.metrics.arrivals.WithLabelValues(a.found.Class.String()).Inc()

@@ -37,6 +37,7 @@ type doors struct {
 	log     *slog.Logger
 	now     func() time.Time
 	atStep  func(string)
+	time    clockGuard
 	turns   turns       // of messages that arrive, by their digest
 	doubt   atomic.Bool // an arrival could not be settled: can the store be written?
 }
@@ -108,6 +109,10 @@ func (s *submission) End(ctx context.Context, env milter.Envelope) milter.Verdic
 
 func (s *submission) decide(ctx context.Context, env milter.Envelope) (milter.Verdict, string) {
 	log := s.log.With("qid", env.QueueID, "client", env.ClientAddr)
+	if err := s.time.stops(); err != nil {
+		log.Error("message put off", "err", err)
+		return later, "defer"
+	}
 	m, err := message.Read(s.body)
 	if errors.Is(err, message.ErrLimit) || errors.Is(err, message.ErrMalformed) {
 		log.Info("message refused", "cause", points.Malformed, "err", err)

@@ -185,6 +185,6 @@ func briefHash(name string) func() hash.Hash {
 func needsRestart(old, now *config.Config) bool {
 	return old.Access.Milter != now.Access.Milter || old.Access.SocketGroup != now.Access.SocketGroup || old.Access.SocketMode != now.Access.SocketMode ||
 		old.Access.MaxSize != now.Access.MaxSize || old.Access.NoticeSize != now.Access.NoticeSize || old.Gate.Milter != now.Gate.Milter || old.Reception != now.Reception || old.Delivery != now.Delivery ||
-		old.Courier != now.Courier || old.Store != now.Store || old.Metrics != now.Metrics ||
+		old.Courier != now.Courier || old.Store != now.Store || old.Metrics != now.Metrics || !reflect.DeepEqual(old.Time, now.Time) ||
 		!reflect.DeepEqual(specs(old), specs(now))
 }

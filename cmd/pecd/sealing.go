@@ -197,12 +197,9 @@ func (c evidenceCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	if e.sealer != nil {
-		st, late := e.sealer.Status(), 0.0
-		if st.Late {
-			late = 1
-		}
+		st := e.sealer.Status()
 		gauge(descSealed, seconds(st.Stamped))
-		gauge(descSealLag, late)
+		gauge(descSealLag, oneIf(st.Late))
 		gauge(descSealTry, float64(st.Attempts))
 	}
 	if e.watch != nil {

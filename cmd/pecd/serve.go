@@ -76,7 +76,8 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		return fmt.Errorf("store: %w", err)
 	}
 	d := &daemon{secret: secret, file: c.Config, log: log, level: level, store: store, metrics: newMetrics(store)}
-	d.metrics.registry.MustRegister(trustCollector{d.office.Load}, evidenceCollector{d.evidence.Load})
+	d.time = newClockGuard(in.config.Time, log)
+	d.metrics.registry.MustRegister(trustCollector{d.office.Load}, evidenceCollector{d.evidence.Load}, d.time)
 	d.health = d.newHealth()
 	d.metrics.registry.MustRegister(healthCollector{d.health})
 	if d.served, err = availability.Open(in.config.Store.Path); err != nil {
@@ -157,6 +158,7 @@ type daemon struct {
 	store   *logstore.SQLite
 	metrics *metrics
 	health  *health
+	time    clockGuard
 	served  *availability.Recorder
 	office  atomic.Pointer[office]
 	// evidence is what seals the register for the installation in force.
@@ -238,7 +240,7 @@ func listen(ctx context.Context, addr, mode, group string) (net.Listener, error)
 func (d *daemon) run(ctx context.Context, in *installation) error {
 	mailbox := &lmtp.Store{Dial: dialer(in.config.Delivery.Store), Name: in.config.Provider.Domain}
 	defer mailbox.Close()
-	share := &doors{office: &d.office, store: d.store, mailbox: mailbox, metrics: d.metrics, log: d.log, now: clock, atStep: atStep}
+	share := &doors{office: &d.office, store: d.store, mailbox: mailbox, metrics: d.metrics, log: d.log, now: clock, atStep: atStep, time: d.time}
 	access := milter.NewServer(milter.Options{Backend: accessDoor{share}, Log: d.log, MaxMessage: in.config.Access.NoticeSize,
 		TooLarge: tooLarge(in.config.Access.MaxSize), Malformed: malformed, Observe: d.doorEvent("milter")})
 	gate := milter.NewServer(milter.Options{Backend: gateDoor{share}, Log: d.log, Observe: d.doorEvent("gate")})
@@ -265,6 +267,7 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 	g.Go(func() error { d.beat(gctx); return nil })
 	g.Go(func() error { d.recordAvailability(gctx); return nil })
 	g.Go(func() error { d.finishPurge(gctx); return nil })
+	g.Go(func() error { d.time.run(gctx); return nil })
 	g.Go(func() error {
 		<-gctx.Done()
 		d.log.Info("draining", "reason", context.Cause(gctx))
@@ -290,19 +293,27 @@ func (d *daemon) expire(ctx context.Context) {
 	tick := time.NewTicker(expiryPause)
 	defer tick.Stop()
 	for {
-		if n, err := d.office.Load().clerk.Purge(ctx); err != nil && ctx.Err() == nil {
-			d.log.Error("infected messages could not be removed", "err", err)
-		} else if n > 0 {
-			d.log.Info("infected messages removed, their term is over", "messages", n)
-		}
-		if err := d.office.Load().clerk.Expire(ctx); err != nil && ctx.Err() == nil {
-			d.log.Error("timeout notices could not be issued", "err", err)
+		// A wrong clock must tell nobody that his term is over.
+		if !d.time.doubted() {
+			d.fallDue(ctx)
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+	}
+}
+
+// fallDue does once what expire does.
+func (d *daemon) fallDue(ctx context.Context) {
+	if n, err := d.office.Load().clerk.Purge(ctx); err != nil && ctx.Err() == nil {
+		d.log.Error("infected messages could not be removed", "err", err)
+	} else if n > 0 {
+		d.log.Info("infected messages removed, their term is over", "messages", n)
+	}
+	if err := d.office.Load().clerk.Expire(ctx); err != nil && ctx.Err() == nil {
+		d.log.Error("timeout notices could not be issued", "err", err)
 	}
 }
 

@@ -31,6 +31,7 @@ type Config struct {
 	Store     Store     `toml:"store"`
 	Seal      Seal      `toml:"seal"`
 	Witness   Witness   `toml:"witness"`
+	Time      Time      `toml:"time"`
 	Metrics   Metrics   `toml:"metrics"`
 	Log       Log       `toml:"log"`
 	// Plugins are programs of others, in the order in which checks are asked.

@@ -44,6 +44,23 @@ type Witness struct {
 	HTTP string `toml:"http"`
 }
 
+// Time says how the clock of this machine is watched: it may be off by one second
+// (DM 2/11/2005, art. 9).
+type Time struct {
+	// NTP are servers, host or host:port, that are asked how far it is off; empty:
+	// the kernel is asked, which knows what chrony or ntpd told it.
+	NTP []string `toml:"ntp"`
+	// OnOffset says what happens when it is off by more than a second, or has jumped:
+	// "alarm" tells the operator, "refuse" also lets all messages wait. Default:
+	// "alarm".
+	OnOffset string `toml:"on_offset"`
+	// Interval is how often it is asked. Default: "5m".
+	Interval string `toml:"interval"`
+}
+
+// Every is Interval as a duration; the configuration has checked it.
+func (t Time) Every() time.Duration { return duration(t.Interval) }
+
 // AfterTime and LateTime are After and Late as durations; the configuration has
 // checked them.
 func (s Seal) AfterTime() time.Duration { return duration(s.After) }
@@ -67,9 +84,15 @@ func (c *Config) evidenceDefaults() {
 		fallback string
 	}{
 		{&c.Seal.Path, filepath.Join(c.Store.Path, "seals")}, {&c.Seal.After, "10m"}, {&c.Seal.Late, "6h"}, {&c.Witness.Interval, "15m"},
+		{&c.Time.OnOffset, "alarm"}, {&c.Time.Interval, "5m"},
 	} {
 		if *d.value == "" {
 			*d.value = d.fallback
+		}
+	}
+	for i, s := range c.Time.NTP {
+		if _, _, err := net.SplitHostPort(s); err != nil && s != "" {
+			c.Time.NTP[i] = net.JoinHostPort(s, "123")
 		}
 	}
 }
@@ -93,6 +116,15 @@ func (c *Config) checkEvidence(bad func(key, why, fix string)) {
 	c.checkSpan(bad, "seal.after", s.After, 0, 12*time.Hour, `write "10m"`)
 	c.checkSpan(bad, "seal.late", s.Late, time.Minute, 48*time.Hour, `write "6h"`)
 	c.checkWitness(bad)
+	for _, s := range c.Time.NTP {
+		if host, port, err := net.SplitHostPort(s); err != nil || host == "" || port == "" {
+			bad("time.ntp", strconv.Quote(s)+" is neither host nor host:port", `write for example ["ntp1.inrim.it"]`)
+		}
+	}
+	if s := c.Time.OnOffset; s != "alarm" && s != "refuse" {
+		bad("time.on_offset", strconv.Quote(s)+" is not known", `write "alarm" or "refuse"`)
+	}
+	c.checkSpan(bad, "time.interval", c.Time.Interval, time.Second, 24*time.Hour, `write "5m"`)
 }
 
 func (c *Config) checkWitness(bad func(key, why, fix string)) {

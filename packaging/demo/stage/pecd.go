@@ -33,6 +33,7 @@ type PecdConfig struct {
 	Store     StoreConfig     `toml:"store"`
 	Seal      SealConfig      `toml:"seal,omitempty"`
 	Witness   WitnessConfig   `toml:"witness,omitempty"`
+	Time      TimeConfig      `toml:"time,omitempty"`
 	Metrics   MetricsConfig   `toml:"metrics"`
 	Log       LogConfig       `toml:"log"`
 	Plugins   []PluginConfig  `toml:"plugin,omitempty"`
@@ -118,6 +119,11 @@ type (
 	WitnessConfig struct {
 		Interval  string `toml:"interval,omitempty"`
 		Timestamp bool   `toml:"timestamp,omitempty"`
+	}
+	TimeConfig struct {
+		NTP      []string `toml:"ntp,omitempty"`
+		OnOffset string   `toml:"on_offset,omitempty"`
+		Interval string   `toml:"interval,omitempty"`
 	}
 	MetricsConfig struct {
 		Listen string `toml:"listen,omitempty"`
