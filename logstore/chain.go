@@ -216,3 +216,7 @@ func (r *Reader) PurgedThrough(ctx context.Context) (Link, error) {
 	copy(l.Chain[:], chain) // the schema sees to its length
 	return l, nil
 }
+
+// Field returns how far the register is at l, as header fields, lines of logs and
+// time-stamped octets have it: "seq=1234; chain=" and 64 digits.
+func (l Link) Field() string { return fmt.Sprintf("seq=%d; chain=%s", l.Seq, l.Chain) }

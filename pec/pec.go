@@ -52,6 +52,7 @@ const (
 	HeaderReceiptType = "X-TipoRicevuta"           // the delivery receipt that the sender asks for
 	HeaderSecurity    = "X-VerificaSicurezza"      // a notice to the sender about a virus; SecurityError
 	HeaderSender      = "X-Mittente"               // in a virus notice: the original sender
+	HeaderRegister    = "X-Registro"               // of our own, in the signed part: how far the register was
 	HeaderDuplicate   = "X-Duplicato"              // of our own: issued once more; when, and the Message-ID of the first
 )
 

@@ -44,7 +44,7 @@ func (t *term) checkDraft(d issue.Draft, f frame, whole message.Source) error {
 	if err := t.checkHeader(d, h); err != nil {
 		return err
 	}
-	if err := checkDuplicate(d, h, mixed); err != nil {
+	if err := checkMarks(d, h, mixed); err != nil {
 		return err
 	}
 	return checkEntity(d, mixed)
@@ -194,15 +194,23 @@ func checkKind(d issue.Draft, h *message.Header) error {
 	return checkVirus(d.Event, h)
 }
 
-// checkDuplicate wants the mark of a duplicate in the header and in what is
-// signed, and nowhere else (docs/rules.md, U1).
-func checkDuplicate(d issue.Draft, h *message.Header, mixed *message.Part) error {
+// checkMarks wants the fields of ours where the draft has them, and nowhere else: in
+// what is signed how far the register was, and in it and the header the mark of a
+// duplicate (docs/rules.md, U1).
+func checkMarks(d issue.Draft, h *message.Header, mixed *message.Part) error {
 	want := ""
 	if d.Duplicate != nil {
 		want = pec.HeaderDuplicate + ": " + d.Duplicate.Mark() + "\r\n"
 		if d.Original || d.Event.Kind == pec.KindTransport || anomaly(d) || d.Duplicate.Made.Before(d.Event.At) {
 			return refuse("duplicate: of a %s, made at %s", d.Event.Kind, d.Duplicate.Made.Format(time.RFC3339))
 		}
+	}
+	register := ""
+	if d.Register != "" {
+		register = pec.HeaderRegister + ": " + d.Register + "\r\n"
+	}
+	if got := string(mixed.Header.Raw(pec.HeaderRegister)); got != register {
+		return refuse("entity: %.200q where the draft wants %q", got, register)
 	}
 	for _, got := range []string{string(h.Raw(pec.HeaderDuplicate)), string(mixed.Header.Raw(pec.HeaderDuplicate))} {
 		if got != want {

@@ -71,7 +71,7 @@ func TestSeal(t *testing.T) {
 	s, clock := withClock(t, func(o *stage.Options) {
 		o.Configure = func(_ string, c *stage.PecdConfig) {
 			c.Seal = stage.SealConfig{TSA: []string{server.URL}, TSAAnchors: anchors}
-			c.Witness = stage.WitnessConfig{Interval: "1h", Timestamp: true}
+			c.Witness = stage.WitnessConfig{Interval: "1h", Timestamp: true, Receipts: true}
 		}
 	})
 	moved := time.Duration(0)
@@ -117,6 +117,13 @@ func TestSeal(t *testing.T) {
 		t.Errorf("export: exit %d\n%s", code, out)
 	}
 	rightRegister(t, s)
+	witness := filepath.Join(t.TempDir(), "receipt.eml")
+	if err := os.WriteFile(witness, await(t, s, "alice@alfa.example", pec.KindDelivery, "seal two").raw, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if code, out := ask(t, s.Alfa, "log", "verify", "--heads", witness); code != 0 || strings.Contains(out, "not covered    11 to") {
+		t.Errorf("with a receipt as witness: exit %d\n%s", code, out)
+	}
 	saved := filepath.Join(s.Alfa.Pecd.Config.Store.Path, "saved")
 	if code, out := ask(t, s.Alfa, "backup", saved); code != 0 || !strings.Contains(out, "read back and checked") {
 		t.Errorf("backup: exit %d\n%s", code, out)

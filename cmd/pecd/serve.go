@@ -185,7 +185,7 @@ func (d *daemon) release() {
 
 // open gives the installation its clerk.
 func (d *daemon) open(in *installation) *office {
-	return &office{installation: in, points: decidersOf(d.plugins), clerk: &act.Clerk{Issuer: in.issuer, Signer: in.signer, Store: d.store,
+	return &office{installation: in, points: decidersOf(d.plugins), clerk: &act.Clerk{Issuer: in.issuer, Signer: in.signer, Store: d.store, Witness: in.config.Witness.Receipts,
 		Secret: d.secret, BriefHash: briefHash(in.config.Delivery.BriefHash), Now: clock, Location: in.location, Rand: rand.Reader}}
 }
 

@@ -2,7 +2,6 @@ package seal
 
 import (
 	"bufio"
-	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -22,9 +21,8 @@ type Head struct {
 // HeadOf returns the head at an entry.
 func HeadOf(l logstore.Link) Head { return Head{l.Seq, l.Chain, l.At} }
 
-// Field returns h without its instant as header fields, lines of logs and
-// time-stamped octets have it: "seq=1234; chain=" and 64 digits.
-func (h Head) Field() string { return fmt.Sprintf("seq=%d; chain=%s", h.Seq, h.Chain) }
+// Field returns h without its instant, as logstore.Link.Field does.
+func (h Head) Field() string { return logstore.Link{Seq: h.Seq, Chain: h.Chain}.Field() }
 
 // ReadHeads calls f for each head that stands anywhere in the text r as Field
 // writes it: in the log of a witness, in a message with a header field of ours,

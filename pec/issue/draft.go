@@ -42,6 +42,9 @@ type Draft struct {
 	NullSender bool
 	// Original says that Entity carries postacert.eml.
 	Original bool
+	// Register is the value of HeaderRegister in the header of Entity; empty: it has
+	// none.
+	Register string
 	// Duplicate is set where the draft renders once more what was issued before; it
 	// is signed, but not sent.
 	Duplicate *Duplicate

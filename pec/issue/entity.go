@@ -49,6 +49,12 @@ func (d *Draft) fill(m model, shown pec.Event, original message.Content, rnd io.
 		encoding = "8bit"
 		w.WriteString("Content-Transfer-Encoding: 8bit\r\n")
 	}
+	if d.Register != "" {
+		if !fitsField(d.Register) {
+			return unfit("register %q", d.Register)
+		}
+		w.WriteString(pec.HeaderRegister + ": " + d.Register + "\r\n")
+	}
 	if d.Duplicate != nil {
 		w.WriteString(pec.HeaderDuplicate + ": " + d.Duplicate.Mark() + "\r\n")
 	}

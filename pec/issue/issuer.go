@@ -30,6 +30,10 @@ type Issuer struct {
 	Address pec.Address // posta-certificata@domain, the From of all that is issued
 	// ItalianOnly leaves out the English text after the Italian one.
 	ItalianOnly bool
+	// Register says how far the register was, in the words of logstore.Link.Field:
+	// receipts bear it in the header of what is signed, so that who keeps them is a
+	// witness. Empty: they do not.
+	Register string
 }
 
 // lower is base32 in digits and small letters: alphanumeric, and the same
@@ -237,7 +241,7 @@ func (i Issuer) draft(ev pec.Event, to pec.Address, m model, original message.Co
 	if err != nil {
 		return Draft{}, err
 	}
-	d := Draft{Event: ev, MessageID: string(id), From: i.Address, To: []pec.Address{to}, Original: original != nil, EightBit: eightBit, Duplicate: of}
+	d := Draft{Event: ev, MessageID: string(id), From: i.Address, To: []pec.Address{to}, Original: original != nil, EightBit: eightBit, Duplicate: of, Register: i.Register}
 	d.Header = i.receiptHeader(ev, m, to, d.MessageID)
 	if of != nil {
 		d.Header = append(d.Header, pec.HeaderDuplicate+": "+of.Mark()+"\r\n"...)

@@ -37,6 +37,9 @@ type Clerk struct {
 	Store  logstore.Store
 	// Secret is the store's; see EnvelopeID.
 	Secret []byte
+	// Witness says whether receipts bear how far the register is
+	// (docs/decisions/0014-witness-field.md).
+	Witness bool
 	// BriefHash is the hash of brief receipts (RFC 6109, 3.3.2.2).
 	BriefHash func() hash.Hash
 	// Now is the clock, Location the legal time, Rand the source of identifiers
@@ -69,7 +72,7 @@ func (c *Clerk) Accept(ctx context.Context, ev pec.Event, original *message.Mess
 	// The acceptance receipt is about the whole message; it does not carry the
 	// wish for a kind of delivery receipt.
 	ev.Receipt = ""
-	receipt, err := c.sign(c.Issuer.Acceptance(ev, c.Rand))
+	receipt, err := c.sign(c.witnessed(ctx).Acceptance(ev, c.Rand))
 	if err != nil {
 		return "", fmt.Errorf("acceptance receipt: %w", err)
 	}
@@ -153,7 +156,7 @@ func (c *Clerk) TakeCharge(ctx context.Context, f reception.Found, rcpts []pec.A
 	}
 	ev := c.follow(f, c.instant())
 	ev.Receipt, ev.Taken = "", taken
-	s, err := c.sign(c.Issuer.TakeCharge(ev, f.Provider.ServiceMailbox, c.Rand))
+	s, err := c.sign(c.witnessed(ctx).TakeCharge(ev, f.Provider.ServiceMailbox, c.Rand))
 	if err != nil {
 		return fmt.Errorf("take-charge receipt: %w", err)
 	}
@@ -198,7 +201,7 @@ func (c *Clerk) Deliver(ctx context.Context, f reception.Found, envelope message
 		if o.Kind == "" {
 			continue
 		}
-		s, err := c.conclude(f, rcpts[i], o, tx.At, eightBit)
+		s, err := c.conclude(ctx, f, rcpts[i], o, tx.At, eightBit)
 		if err != nil {
 			return fmt.Errorf("%s: %w", o.Kind, err)
 		}
@@ -235,8 +238,22 @@ func originalFacts(f reception.Found, outcomes []delivery.Outcome) (bool, error)
 
 func content(m *message.Message) message.Content { return message.Section(m.Source, m.Range()) }
 
+// witnessed is the issuer of receipts that say how far the register is, if they
+// shall. A register that cannot be asked now is no reason to put anything off here:
+// the commit that follows needs it, too.
+func (c *Clerk) witnessed(ctx context.Context) issue.Issuer {
+	i := c.Issuer
+	if !c.Witness {
+		return i
+	}
+	if l, err := c.Store.Head(ctx); err == nil && l.Seq > 0 {
+		i.Register = l.Field()
+	}
+	return i
+}
+
 // conclude renders and signs what o certifies for rcpt.
-func (c *Clerk) conclude(f reception.Found, rcpt pec.Address, o delivery.Outcome, at time.Time, eightBit bool) (*signer.Signed, error) {
+func (c *Clerk) conclude(ctx context.Context, f reception.Found, rcpt pec.Address, o delivery.Outcome, at time.Time, eightBit bool) (*signer.Signed, error) {
 	ev := c.follow(f, at)
 	ev.Recipient, ev.Error, ev.Detail = rcpt, o.Error, o.Detail
 	switch o.Kind {
@@ -257,7 +274,7 @@ func (c *Clerk) conclude(f reception.Found, rcpt pec.Address, o delivery.Outcome
 			return nil, fmt.Errorf("brief receipt: %w", err)
 		}
 	}
-	return c.sign(c.Issuer.Delivery(ev, original, eightBit, c.Rand))
+	return c.sign(c.witnessed(ctx).Delivery(ev, original, eightBit, c.Rand))
 }
 
 // Receive writes into the register that a receipt arrived, once, and clears what

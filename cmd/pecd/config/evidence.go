@@ -42,6 +42,9 @@ type Witness struct {
 	Syslog string `toml:"syslog"`
 	// HTTP is an address that is told by POST.
 	HTTP string `toml:"http"`
+	// Receipts says whether our receipts bear how far the register was, in the header
+	// of what is signed: who keeps them is a witness then.
+	Receipts bool `toml:"receipts"`
 }
 
 // Time says how the clock of this machine is watched: it may be off by one second

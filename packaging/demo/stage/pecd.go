@@ -119,6 +119,7 @@ type (
 	WitnessConfig struct {
 		Interval  string `toml:"interval,omitempty"`
 		Timestamp bool   `toml:"timestamp,omitempty"`
+		Receipts  bool   `toml:"receipts,omitempty"`
 	}
 	TimeConfig struct {
 		NTP      []string `toml:"ntp,omitempty"`
