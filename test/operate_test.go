@@ -2,10 +2,14 @@ package test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -22,6 +26,7 @@ func TestOperate(t *testing.T) {
 	settled(t, s)
 	t.Run("health", func(t *testing.T) { healthy(t, s) })
 	t.Run("log lines", func(t *testing.T) { logLines(t, s) })
+	t.Run("backup", func(t *testing.T) { backedUp(t, s) })
 }
 
 // page fetches a page of a provider's metrics listener.
@@ -89,4 +94,58 @@ func logLines(t *testing.T, s *stage.Stage) {
 	if about[`msg="message accepted"`] != 1 || about[`msg="message received"`] < 4 || about[`msg="courier: taken by the MTA"`] < 4 {
 		t.Errorf("lines about messages: %v", about)
 	}
+}
+
+// backedUp copies Alfa's store while messages come, puts the copy in its place, and
+// wants a provider that goes on: the register verifies, each message before the copy
+// is in it once, and another one is certified.
+func backedUp(t *testing.T, s *stage.Stage) {
+	before := registered(t, s.Alfa, register(t, s.Alfa)[0].Identifier)
+	done := make(chan error, 1)
+	stopLoad := make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := 0; ; n++ {
+			select {
+			case <-stopLoad:
+				return
+			default:
+			}
+			subject := fmt.Sprintf("load %d", n)
+			if _, err := s.Submit(context.Background(), "alice@alfa.example", "alice@alfa.example", []string{"bob@beta.example"},
+				[]byte(compose(subject, "", "bob@beta.example"))); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	until(t, "messages come", func() bool { return logged(t, s.Alfa, `msg="message accepted"`) > 5 })
+	dir := filepath.Join(t.TempDir(), "copy")
+	code, out := ask(t, s.Alfa, "backup", dir)
+	if code != 0 || !strings.Contains(out, "read back and checked") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+	t.Log(out)
+	if code, out := ask(t, s.Alfa, "backup", dir); code != 1 || !strings.Contains(out, "not empty") {
+		t.Errorf("over a backup: exit %d\n%s", code, out)
+	}
+	close(stopLoad)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	settled(t, s)
+	stop(t, s.Alfa)
+	store := s.Alfa.Pecd.Config.Store.Path
+	if err := errors.Join(os.Rename(store, store+".old"), os.Rename(dir, store)); err != nil {
+		t.Fatal(err)
+	}
+	start(t, s.Alfa)
+	if code, out := ask(t, s.Alfa, "log", "verify"); code != 0 || !strings.Contains(out, "chain          whole") {
+		t.Errorf("restored: exit %d\n%s", code, out)
+	}
+	if after := registered(t, s.Alfa, register(t, s.Alfa)[0].Identifier); after != before {
+		t.Errorf("restored: the first message has %s, had %s", after, before)
+	}
+	send(t, s, compose("restored", "", "bob@beta.example"), "bob@beta.example")
+	await(t, s, "alice@alfa.example", pec.KindDelivery, "restored")
 }

@@ -7,12 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
+	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
+	"pecd/cmd/pecd/availability"
 	"pecd/cmd/pecd/config"
 	"pecd/logstore"
+	"pecd/logstore/seal"
 )
 
 // backupCmd is pecd backup.
@@ -28,6 +34,7 @@ type backupReport struct {
 	Entry  int64  `json:"entry"` // the last one of the register in it
 	Files  int    `json:"files"`
 	Octets int64  `json:"octets"`
+	Days   int    `json:"sealed_days"`
 }
 
 // Run has the running daemon copy its store as it is at one instant, or does so
@@ -52,8 +59,8 @@ func (c *backupCmd) Run(ctx context.Context, std streams) error {
 	if c.JSON {
 		return json.NewEncoder(std.out).Encode(report)
 	}
-	_, err = fmt.Fprintf(std.out, "%s: the store up to entry %d, %d files beside the database, %d octets; read back and checked\n",
-		report.Dir, report.Entry, report.Files, report.Octets)
+	_, err = fmt.Fprintf(std.out, "%s: the store up to entry %d, %d files beside the database, %d octets; read back and checked\n%s: %d sealed days\n",
+		report.Dir, report.Entry, report.Files, report.Octets, filepath.Join(report.Dir, "seals"), report.Days)
 	return err
 }
 
@@ -65,8 +72,55 @@ func backupAlone(ctx context.Context, cfg *config.Config, dir string, show func(
 	if err != nil {
 		return backupReport{}, err
 	}
+	r, err := makeBackup(ctx, store, cfg, dir, show)
+	return r, errors.Join(err, store.Close())
+}
+
+// makeBackup copies the store, then what lies beside it: sealed days, and the times
+// in which messages could be accepted. What is sealed meanwhile is only more proof.
+func makeBackup(ctx context.Context, store *logstore.SQLite, cfg *config.Config, dir string, show func(done, total int64)) (backupReport, error) {
 	b, err := store.Backup(ctx, dir, show)
-	return backupReport{dir, b.Head.Seq, b.Files, b.Octets}, errors.Join(err, store.Close())
+	r := backupReport{Dir: dir, Entry: b.Head.Seq, Files: b.Files, Octets: b.Octets}
+	if err != nil {
+		return r, err
+	}
+	if r.Days, err = copySeals(cfg.Seal.Path, filepath.Join(dir, "seals")); err != nil {
+		return r, err
+	}
+	for _, name := range availability.Files() {
+		data, err := os.ReadFile(filepath.Join(cfg.Store.Path, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), data, 0o600)
+		}
+		if err != nil {
+			return r, err
+		}
+	}
+	return r, syncTree(dir)
+}
+
+// copySeals copies the folders of sealed days and witnesses and counts the days.
+func copySeals(from, to string) (int, error) {
+	if _, err := os.Stat(from); errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		return 0, fmt.Errorf("sealed days: %w", err)
+	}
+	days, err := seal.Days(os.DirFS(to))
+	return len(days), err
+}
+
+// syncTree makes durable what was written below dir.
+func syncTree(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
 }
 
 // backupNow is what the daemon does for pecd backup.
@@ -77,12 +131,12 @@ func (d *daemon) backupNow(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	d.takeTime(w)
-	b, err := d.store.Backup(r.Context(), dir, nil)
+	report, err := makeBackup(r.Context(), d.store, d.office.Load().config, dir, nil)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	answer(w, d.log, backupReport{dir, b.Head.Seq, b.Files, b.Octets})
+	answer(w, d.log, report)
 }
 
 // takeTime lets a request of the control socket take as long as it takes.

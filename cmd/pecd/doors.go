@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pecd/cmd/pecd/availability"
 	"pecd/lmtp"
 	"pecd/logstore"
 	"pecd/milter"
@@ -38,6 +39,7 @@ type doors struct {
 	now     func() time.Time
 	atStep  func(string)
 	time    clockGuard
+	watch   *availability.Stopwatch
 	turns   turns       // of messages that arrive, by their digest
 	doubt   atomic.Bool // an arrival could not be settled: can the store be written?
 }
@@ -101,8 +103,14 @@ func (s *submission) End(ctx context.Context, env milter.Envelope) milter.Verdic
 			b.Close()
 		}
 	}()
-	defer s.observe("access", s.now())
+	start := s.now()
+	defer s.observe("access", start)
 	v, word := s.decide(ctx, env)
+	if word == "accept" {
+		if err := s.watch.Observe(start.In(s.office.location), s.now().Sub(start)); err != nil {
+			s.log.Warn("how long acceptances take cannot be noted", "err", err)
+		}
+	}
 	s.metrics.submissions.WithLabelValues(word).Inc()
 	return v
 }

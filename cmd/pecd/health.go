@@ -70,6 +70,7 @@ func (d *daemon) newHealth() *health {
 			return err
 		}},
 		{"installation", true, func(context.Context) error { return d.inForce() }},
+		{"clock", true, func(context.Context) error { return d.time.stops() }},
 		{"mailboxes", false, greeted(func(o *office) string { return o.config.Delivery.Store }, "220")},
 		{"mta", false, greeted(func(o *office) string { return o.config.Courier.MTA }, "220")},
 	}}
@@ -180,7 +181,7 @@ func (h *health) alive(w http.ResponseWriter, r *http.Request) {
 // healthCollector tells Prometheus what /readyz tells.
 type healthCollector struct{ *health }
 
-var descReady = prometheus.NewDesc("pecd_ready", "1 if what messages need works: store, installation, mailboxes, mta.", []string{"check"}, nil)
+var descReady = prometheus.NewDesc("pecd_ready", "1 if what messages need works: store, installation, clock, mailboxes, mta.", []string{"check"}, nil)
 
 func (healthCollector) Describe(ch chan<- *prometheus.Desc) { ch <- descReady }
 
@@ -209,6 +210,9 @@ func (d *daemon) recordAvailability(ctx context.Context) {
 		} else if ctx.Err() == nil {
 			d.served.Down()
 			d.log.Error("messages cannot be accepted", "checks", failed(d.health.ask(ctx)))
+		}
+		if err := d.watch.Flush(); err != nil {
+			d.log.Error("how long acceptances take cannot be noted", "err", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -83,8 +83,11 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	if d.served, err = availability.Open(in.config.Store.Path); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
+	if d.watch, err = availability.OpenStopwatch(in.config.Store.Path); err != nil {
+		return errors.Join(fmt.Errorf("store: %w", err), d.served.Close())
+	}
 	defer func() {
-		if err := d.served.Close(); err != nil {
+		if err := errors.Join(d.served.Close(), d.watch.Close()); err != nil {
 			log.Error("availability", "err", err)
 		}
 	}()
@@ -160,6 +163,7 @@ type daemon struct {
 	health  *health
 	time    clockGuard
 	served  *availability.Recorder
+	watch   *availability.Stopwatch
 	office  atomic.Pointer[office]
 	// evidence is what seals the register for the installation in force.
 	evidence atomic.Pointer[evidence]
@@ -240,7 +244,7 @@ func listen(ctx context.Context, addr, mode, group string) (net.Listener, error)
 func (d *daemon) run(ctx context.Context, in *installation) error {
 	mailbox := &lmtp.Store{Dial: dialer(in.config.Delivery.Store), Name: in.config.Provider.Domain}
 	defer mailbox.Close()
-	share := &doors{office: &d.office, store: d.store, mailbox: mailbox, metrics: d.metrics, log: d.log, now: clock, atStep: atStep, time: d.time}
+	share := &doors{office: &d.office, store: d.store, mailbox: mailbox, metrics: d.metrics, log: d.log, now: clock, atStep: atStep, time: d.time, watch: d.watch}
 	access := milter.NewServer(milter.Options{Backend: accessDoor{share}, Log: d.log, MaxMessage: in.config.Access.NoticeSize,
 		TooLarge: tooLarge(in.config.Access.MaxSize), Malformed: malformed, Observe: d.doorEvent("milter")})
 	gate := milter.NewServer(milter.Options{Backend: gateDoor{share}, Log: d.log, Observe: d.doorEvent("gate")})

@@ -22,6 +22,9 @@ import (
 // FileName is the file in the store's directory.
 const FileName = "availability"
 
+// Files are the names of all files of this package in the store's directory.
+func Files() []string { return []string{FileName, TimesName} }
+
 const lineSize = 22 // two numbers of ten digits, a blank, a line feed
 
 // A Span is a time in which messages could be accepted.
@@ -142,6 +145,16 @@ func merge(spans []Span) []Span {
 		out = append(out, s)
 	}
 	return out
+}
+
+// First returns the instant from which on anything is known; ok is false if
+// nothing is.
+func First(dir string) (first time.Time, ok bool, err error) {
+	spans, err := Read(dir, time.Unix(0, 0), time.Unix(9999999999, 0))
+	if err != nil || len(spans) == 0 {
+		return time.Time{}, false, err
+	}
+	return spans[0].Since, true, nil
 }
 
 // Sum says how much of the time from since to until the spans of Read cover, and

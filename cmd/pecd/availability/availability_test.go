@@ -78,3 +78,40 @@ func TestReadRefuses(t *testing.T) {
 		t.Error("a span that ends before it begins was read")
 	}
 }
+
+func TestStopwatch(t *testing.T) {
+	dir, day := t.TempDir(), time.Date(2026, 11, 27, 23, 0, 0, 0, time.UTC)
+	observe := func(at time.Time, n int, d time.Duration) {
+		t.Helper()
+		w, err := OpenStopwatch(dir) // as after a restart
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range n {
+			if err := w.Observe(at, d); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	observe(day, 90, 3*time.Millisecond)
+	observe(day, 9, 50*time.Millisecond)
+	observe(day, 1, time.Hour)
+	observe(day.Add(2*time.Hour), 7, time.Microsecond)
+	one, err := ReadTimes(dir, "2026-11-27", "2026-11-27")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if one.Count() != 100 || one.Within(0.5) != 4*time.Millisecond || one.Within(0.9) != 4*time.Millisecond ||
+		one.Within(0.95) != 64*time.Millisecond || one.Within(0.99) != 64*time.Millisecond || one.Within(1) != Slower {
+		t.Errorf("%v: %d, %s %s %s", one, one.Count(), one.Within(0.5), one.Within(0.99), one.Within(1))
+	}
+	if both, err := ReadTimes(dir, "2026-11-01", "2026-12-31"); err != nil || both.Count() != 107 {
+		t.Errorf("%d acceptances: %v", both.Count(), err)
+	}
+	if none, err := ReadTimes(t.TempDir(), "2026-11-01", "2026-12-31"); err != nil || none.Within(0.5) != 0 {
+		t.Errorf("without a file: %s, %v", none.Within(0.5), err)
+	}
+}
