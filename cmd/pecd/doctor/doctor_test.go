@@ -317,7 +317,15 @@ func sites(st *stage.Stage) []broken {
 				t.Fatal(err)
 			}
 		}, words: "", ids: []string{"store-unreadable"}},
-		{name: "outbox and ledger", site: waitingStore, words: "1 signed messages wait", ids: []string{"outbox-old", "ledger-overdue"}},
+		{name: "outbox and ledger", site: waitingStore, words: "1 signed messages wait", ids: []string{"outbox-old", "seal-none", "ledger-overdue"}},
+		{name: "seal late", site: func(t *testing.T, s *Site) {
+			waitingStore(t, s)
+			s.Config.Seal.TSA = []string{"http://127.0.0.1:9"}
+		}, words: "and is not sealed", ids: []string{"outbox-old", "seal-late", "ledger-overdue"}},
+		{name: "seals unreadable", site: func(t *testing.T, s *Site) {
+			waitingStore(t, s)
+			s.Config.Seal.TSA, s.Config.Seal.Path = []string{"http://127.0.0.1:9"}, s.ConfigFile
+		}, words: "not a directory", ids: []string{"outbox-old", "seal-unreadable", "ledger-overdue"}},
 		{name: "no daemon", site: func(_ *testing.T, s *Site) { s.Control = func(context.Context, string, any) error { return errAway } }, words: "no pecd answers", ids: []string{"daemon-down"}},
 		{name: "daemon in trouble", site: func(_ *testing.T, s *Site) {
 			s.Control = func(context.Context, string, any) error { return errors.New("EOF") }

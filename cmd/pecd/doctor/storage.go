@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pecd/logstore"
+	"pecd/logstore/seal"
 )
 
 // Filesystems that forget, or promise what they do not keep.
@@ -104,10 +105,46 @@ func (v *visit) waiting(ctx context.Context, dir string) {
 	if age := v.Now.Sub(stats.Oldest); stats.Outbox > 0 && age > outboxPatience {
 		v.add("outbox-old", "%d signed messages wait for Postfix, the oldest for %s", stats.Outbox, age.Round(time.Minute))
 	}
+	v.sealed(ctx, r)
 	late, err := r.Overdue(ctx, v.Now.Add(-ledgerPatience), true, 1)
 	if err != nil {
 		v.add("store-unreadable", "%s: %s", filepath.Clean(dir), text(err))
 	} else if len(late) > 0 {
 		v.add("ledger-overdue", "a recipient has waited since %s for an answer or a timeout notice", late[0].Sent.UTC().Format(time.RFC3339))
+	}
+}
+
+// sealed looks whether each day of the register was sealed in time.
+func (v *visit) sealed(ctx context.Context, r *logstore.Reader) {
+	c := v.Config.Seal
+	if len(c.TSA) == 0 {
+		v.add("seal-none", "seal.tsa names no authority")
+		return
+	}
+	zone, err := time.LoadLocation(v.Config.Provider.Timezone)
+	if err != nil {
+		return // the configuration would not have been read
+	}
+	days, err := seal.Days(os.DirFS(c.Path))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		v.add("seal-unreadable", "%s: %s", c.Path, text(err))
+		return
+	}
+	var next seal.Day
+	if n := len(days); n > 0 {
+		next = days[n-1].Next()
+	} else {
+		months, err := r.Months(ctx, zone)
+		if err != nil || len(months) == 0 {
+			return // an empty register
+		}
+		first, err := r.LinkAt(ctx, months[0].First)
+		if err != nil {
+			return
+		}
+		next = seal.DayOf(first.At, zone)
+	}
+	if _, until := next.Bounds(zone); v.Now.After(until.Add(c.LateTime())) {
+		v.add("seal-late", "%s ended at %s and is not sealed", next, until.Format("2006-01-02 15:04 -0700"))
 	}
 }
