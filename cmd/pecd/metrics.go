@@ -16,6 +16,7 @@ import (
 // metrics are the figures that the daemon shows to Prometheus.
 type metrics struct {
 	registry    *prometheus.Registry
+	store       storeCollector
 	submissions *prometheus.CounterVec   // by verdict
 	arrivals    *prometheus.CounterVec   // by class
 	handovers   *prometheus.CounterVec   // courier to MTA, by outcome
@@ -45,9 +46,20 @@ func newMetrics(store logstore.Store) *metrics {
 			Help:    "Seconds from the last octet of a message to the answer.",
 			Buckets: prometheus.ExponentialBuckets(0.002, 2, 14)}, []string{"door"}),
 	}
-	m.registry.MustRegister(m.submissions, m.arrivals, m.handovers, m.plugins, m.infected, m.doors, m.duration, storeCollector{store},
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.store = storeCollector{store}
+	m.registry.MustRegister(m.collectors()...)
 	return m
+}
+
+// collectors are those that need no daemon.
+func (m *metrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.submissions, m.arrivals, m.handovers, m.plugins, m.infected, m.doors, m.duration, m.store,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})}
+}
+
+// collectors are those that ask the daemon at each scrape.
+func (d *daemon) collectors() []prometheus.Collector {
+	return []prometheus.Collector{trustCollector{d.office.Load}, evidenceCollector{d.evidence.Load}, d.time, healthCollector{d.health}}
 }
 
 // observePlugin counts a call of a plugin.

@@ -77,9 +77,8 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	}
 	d := &daemon{secret: secret, file: c.Config, log: log, level: level, store: store, metrics: newMetrics(store)}
 	d.time = newClockGuard(in.config.Time, log)
-	d.metrics.registry.MustRegister(trustCollector{d.office.Load}, evidenceCollector{d.evidence.Load}, d.time)
 	d.health = d.newHealth()
-	d.metrics.registry.MustRegister(healthCollector{d.health})
+	d.metrics.registry.MustRegister(d.collectors()...)
 	if d.served, err = availability.Open(in.config.Store.Path); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}

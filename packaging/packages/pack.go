@@ -168,6 +168,9 @@ func (j *job) service(c *contents) {
 	for _, name := range []string{"postfix.conf", "postfix-chroot.conf", "hsm.conf"} {
 		c.doc("packaging/systemd/"+name, examples+"systemd/"+name)
 	}
+	for _, name := range []string{"pecd.rules.yml", "pecd-dashboard.json"} {
+		c.doc("packaging/monitoring/"+name, examples+"monitoring/"+name)
+	}
 	for _, doc := range documentation() {
 		c.doc(doc, "/usr/share/doc/pecd/"+filepath.Base(doc))
 	}

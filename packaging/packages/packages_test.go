@@ -118,6 +118,7 @@ func TestDeb(t *testing.T) {
 	for _, file := range []string{"usr/sbin/pecd", "usr/lib/systemd/system/pecd.service", "usr/lib/systemd/system/pecd.socket", "usr/lib/sysusers.d/pecd.conf",
 		"usr/lib/tmpfiles.d/pecd.conf", "usr/share/man/man8/pecd.8.gz", "usr/share/man/man8/pecd-log-search.8.gz", "usr/share/man/man5/pecd.toml.5.gz",
 		"usr/share/man/man7/pecd-plugin.7.gz", "usr/share/doc/pecd/examples/pecd.toml", "usr/share/doc/pecd/copyright", "usr/share/doc/pecd/changelog.Debian.gz",
+		"usr/share/doc/pecd/examples/monitoring/pecd.rules.yml", "usr/share/doc/pecd/examples/monitoring/pecd-dashboard.json", "usr/share/doc/pecd/operating.md",
 		"usr/share/bash-completion/completions/pecd", "usr/share/zsh/vendor-completions/_pecd", "usr/share/fish/vendor_completions.d/pecd.fish",
 		"usr/share/apparmor/extra-profiles/pecd", "usr/lib/pecd/plugins", "etc/pecd/conf.d"} {
 		if _, err := os.Stat(filepath.Join(dir, file)); err != nil {
