@@ -61,6 +61,7 @@ var layers = map[string][]string{
 	"pecd/plugins/limits":                     plugin,
 	"pecd/plugins/attachments":                plugin,
 	"pecd/cmd/pecd/config":                    {},
+	"pecd/cmd/pecd/report":                    {"pecd/cmd/pecd/availability", "pecd/logstore", "pecd/pec"},
 	"pecd/cmd/pecd/availability":              {}, // a file and spans of time, for the daemon and its report
 	"pecd/cmd/pecd/clockwatch":                {},
 	"pecd/cmd/pecd/clockwatch/clockwatchtest": {},

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"pecd/packaging/demo/stage"
 	"pecd/pec"
@@ -26,6 +27,7 @@ func TestOperate(t *testing.T) {
 	settled(t, s)
 	t.Run("health", func(t *testing.T) { healthy(t, s) })
 	t.Run("log lines", func(t *testing.T) { logLines(t, s) })
+	t.Run("report", func(t *testing.T) { reported(t, s) })
 	t.Run("backup", func(t *testing.T) { backedUp(t, s) })
 }
 
@@ -148,4 +150,36 @@ func backedUp(t *testing.T, s *stage.Stage) {
 	}
 	send(t, s, compose("restored", "", "bob@beta.example"), "bob@beta.example")
 	await(t, s, "alice@alfa.example", pec.KindDelivery, "restored")
+}
+
+// reported wants the figures of one certified message from Alfa to Beta.
+func reported(t *testing.T, s *stage.Stage) {
+	month := time.Now().Format("2006-01")
+	until(t, "availability is noted", func() bool {
+		_, out := ask(t, s.Beta, "report", "--period", month)
+		_, alfa := ask(t, s.Alfa, "report", "--period", month)
+		return strings.Contains(out, "per cent available") && strings.Contains(alfa, "acceptances measured")
+	})
+	if code, out := ask(t, s.Alfa, "report", "--period", month); code != 0 || !strings.Contains(out, "messages accepted from users         1\n") ||
+		!strings.Contains(out, "acceptances measured                 1\n") {
+		t.Errorf("Alfa: exit %d\n%s", code, out)
+	} else {
+		t.Log(out)
+	}
+	code, out := ask(t, s.Beta, "report", "--period", month, "--json")
+	var r struct {
+		Messages     map[string]int
+		Availability struct {
+			Percent float64
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &r); err != nil || code != 0 {
+		t.Fatalf("exit %d, %v: %s", code, err, out)
+	}
+	if m := r.Messages; m["received"] != 1 || m["delivered"] != 1 || m["accepted"] != 0 || m["mailboxes"] != 1 || r.Availability.Percent == 0 {
+		t.Errorf("Beta: %s", out)
+	}
+	if code, out := ask(t, s.Beta, "report", "--period", "2026-Q4"); code != 2 {
+		t.Errorf("a period that is none: exit %d\n%s", code, out)
+	}
 }

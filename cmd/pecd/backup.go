@@ -131,6 +131,9 @@ func (d *daemon) backupNow(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	d.takeTime(w)
+	if err := d.watch.Flush(); err != nil {
+		d.log.Warn("how long the last acceptances took is missing in the backup", "err", err)
+	}
 	report, err := makeBackup(r.Context(), d.store, d.office.Load().config, dir, nil)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)

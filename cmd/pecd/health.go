@@ -21,7 +21,10 @@ const (
 	healthFresh    = 10 * time.Second // for which an answer counts
 	healthRetry    = 2 * time.Second  // for which one counts that something fails
 	// availabilityEvery is how often it is noted that messages can be accepted.
-	availabilityEvery = 20 * time.Second
+	availabilityEvery = 5 * time.Second
+	// availabilityGap is how long may be between two notes for all between to count:
+	// the checks may take their time, a daemon that stood still is an outage.
+	availabilityGap = 30 * time.Second
 )
 
 // A healthCheck finds out whether one thing works that messages need.
@@ -204,7 +207,7 @@ func (d *daemon) recordAvailability(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		if d.health.accepts(ctx) {
-			if err := d.served.Up(clock(), 3*availabilityEvery); err != nil {
+			if err := d.served.Up(clock(), availabilityGap); err != nil {
 				d.log.Error("availability cannot be noted", "err", err)
 			}
 		} else if ctx.Err() == nil {

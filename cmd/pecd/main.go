@@ -77,6 +77,7 @@ type commands struct {
 	Setup struct {
 		Postfix setupPostfixCmd `cmd:"" help:"Show what must change in Postfix, make it, or take it back."`
 	} `cmd:"" help:"Set up the mail server for pecd."`
+	Report     reportCmd     `cmd:"" help:"Sum up a period for the authority: messages, availability, times."`
 	Quickstart quickstartCmd `cmd:"" help:"Write the first configuration of an installation."`
 	Doctor     doctorCmd     `cmd:"" help:"Say what is wrong with the installation, and what mends it."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
