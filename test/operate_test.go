@@ -28,6 +28,7 @@ func TestOperate(t *testing.T) {
 	t.Run("health", func(t *testing.T) { healthy(t, s) })
 	t.Run("log lines", func(t *testing.T) { logLines(t, s) })
 	t.Run("report", func(t *testing.T) { reported(t, s) })
+	t.Run("canary", func(t *testing.T) { canary(t, s) })
 	t.Run("backup", func(t *testing.T) { backedUp(t, s) })
 }
 
@@ -182,4 +183,38 @@ func reported(t *testing.T, s *stage.Stage) {
 	if code, out := ask(t, s.Beta, "report", "--period", "2026-Q4"); code != 2 {
 		t.Errorf("a period that is none: exit %d\n%s", code, out)
 	}
+}
+
+// canary has Beta's daemon send a message through the whole way, and then finds that
+// it cannot: the password is wrong.
+func canary(t *testing.T, s *stage.Stage) {
+	u := s.Beta.Users[0]
+	file := filepath.Join(t.TempDir(), "canary")
+	write := func(password string) {
+		if err := os.WriteFile(file, []byte(u.Address+"\n"+password+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(u.Password)
+	dir := filepath.Join(filepath.Dir(s.Beta.Pecd.ConfigFile), "conf.d")
+	text := fmt.Sprintf("[canary]\ncredentials = %q\ninterval = \"5s\"\nsubmission = %q\n", file, s.Beta.Submission)
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "canary.toml"), []byte(text), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, s.Beta)
+	start(t, s.Beta)
+	until(t, "a canary is delivered", func() bool { return logged(t, s.Beta, `msg="canary delivered"`) > 0 })
+	if _, text := page(t, s.Beta, "/metrics"); !strings.Contains(text, "\npecd_canary_failed 0\n") {
+		t.Error("the figures know nothing of the canary")
+	}
+	write("wrong")
+	until(t, "a canary is refused", func() bool { return logged(t, s.Beta, "level=ERROR msg=canary") > 0 })
+	if _, text := page(t, s.Beta, "/metrics"); !strings.Contains(text, "\npecd_canary_failed 1\n") {
+		t.Error("the figures do not know that the canary failed")
+	}
+	if err := os.Remove(filepath.Join(dir, "canary.toml")); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, s.Beta)
+	start(t, s.Beta)
 }

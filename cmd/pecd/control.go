@@ -45,6 +45,7 @@ func (d *daemon) serveControl(ctx context.Context, l net.Listener) error {
 		}
 		answer(w, d.log, list)
 	})
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) { answer(w, d.log, d.health.ask(context.WithoutCancel(r.Context()))) })
 	mux.HandleFunc("POST /directory/update", d.updateDirectory)
 	mux.HandleFunc("POST /seal", d.sealNow)
 	mux.HandleFunc("POST /rebuild", d.rebuildNow)

@@ -59,7 +59,7 @@ func (m *metrics) collectors() []prometheus.Collector {
 
 // collectors are those that ask the daemon at each scrape.
 func (d *daemon) collectors() []prometheus.Collector {
-	return []prometheus.Collector{trustCollector{d.office.Load}, evidenceCollector{d.evidence.Load}, d.time, healthCollector{d.health}}
+	return []prometheus.Collector{trustCollector{d.office.Load}, evidenceCollector{d.evidence.Load}, d.time, healthCollector{d.health}, &d.canaries}
 }
 
 // observePlugin counts a call of a plugin.

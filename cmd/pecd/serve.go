@@ -153,17 +153,18 @@ func (d *daemon) retire() {
 
 // A daemon is what runs between start and end.
 type daemon struct {
-	file    string
-	secret  []byte // the store's
-	log     *slog.Logger
-	level   *slog.LevelVar
-	store   *logstore.SQLite
-	metrics *metrics
-	health  *health
-	time    clockGuard
-	served  *availability.Recorder
-	watch   *availability.Stopwatch
-	office  atomic.Pointer[office]
+	file     string
+	secret   []byte // the store's
+	log      *slog.Logger
+	level    *slog.LevelVar
+	store    *logstore.SQLite
+	metrics  *metrics
+	health   *health
+	time     clockGuard
+	served   *availability.Recorder
+	watch    *availability.Stopwatch
+	canaries canaries
+	office   atomic.Pointer[office]
 	// evidence is what seals the register for the installation in force.
 	evidence atomic.Pointer[evidence]
 	plugins  *host.Host // nil: none
@@ -269,6 +270,7 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 	g.Go(func() error { d.reloadOnHangup(gctx); return nil })
 	g.Go(func() error { d.beat(gctx); return nil })
 	g.Go(func() error { d.recordAvailability(gctx); return nil })
+	g.Go(func() error { d.fly(gctx); return nil })
 	g.Go(func() error { d.finishPurge(gctx); return nil })
 	g.Go(func() error { d.time.run(gctx); return nil })
 	g.Go(func() error {

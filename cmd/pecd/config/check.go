@@ -187,6 +187,7 @@ func (c *Config) check(file string) error {
 	c.checkSockets(bad)
 	c.checkTrust(bad)
 	c.checkEvidence(bad)
+	c.checkCanary(bad)
 	c.checkPlugins(&p)
 	return p.err()
 }

@@ -33,6 +33,7 @@ type Config struct {
 	Witness   Witness   `toml:"witness"`
 	Time      Time      `toml:"time"`
 	Metrics   Metrics   `toml:"metrics"`
+	Canary    Canary    `toml:"canary"`
 	Log       Log       `toml:"log"`
 	// Plugins are programs of others, in the order in which checks are asked.
 	Plugins []Plugin `toml:"plugin"`
@@ -329,6 +330,7 @@ func (c *Config) defaults() {
 	}
 	str(&c.Store.Path, "/var/lib/pecd")
 	c.evidenceDefaults()
+	c.canaryDefaults()
 	str(&c.Log.Level, "info")
 	str(&c.Log.Format, "text")
 	if c.Access.MaxSize == 0 {

@@ -46,12 +46,13 @@ var catalogue = map[string]Entry{
 	"outbox-old":       {Error, "Signed messages wait for Postfix", "They are certified as accepted and do not go out.", "journalctl -u pecd -g courier"},
 	"ledger-overdue":   {Error, "An answer is overdue and the sender does not know", "After 24 hours the sender is owed a timeout notice (RFC 6109, 3.1.6).", "systemctl restart pecd"},
 
-	"seal-none":        {Warning, "The days of the register are not sealed", "The law wants a time stamp on the register daily (DPR 68/2005, art. 10); until then whoever holds the machine can write it anew.", "name a time-stamping authority and its CAs as tsa and tsa_anchors of [seal] in {config}"},
-	"seal-late":        {Error, "A day of the register should have been sealed by now", "The law wants a time stamp on the register daily (DPR 68/2005, art. 10).", "pecd log seal --config {config}"},
-	"seal-unreadable":  {Error, "The sealed days cannot be read", "They are what proves the register.", "ls -l {store}/seals; seal.path in {config} names the directory"},
+	"seal-none":       {Warning, "The days of the register are not sealed", "The law wants a time stamp on the register daily (DPR 68/2005, art. 10); until then whoever holds the machine can write it anew.", "name a time-stamping authority and its CAs as tsa and tsa_anchors of [seal] in {config}"},
+	"seal-late":       {Error, "A day of the register should have been sealed by now", "The law wants a time stamp on the register daily (DPR 68/2005, art. 10).", "pecd log seal --config {config}"},
+	"seal-unreadable": {Error, "The sealed days cannot be read", "They are what proves the register.", "ls -l {store}/seals; seal.path in {config} names the directory"},
 
 	// The daemon.
 	"daemon-down":     {Error, "pecd does not run", "Clients hear 451, other servers wait; after a day mail bounces.", "systemctl start pecd; journalctl -u pecd -n 50"},
+	"daemon-unready":  {Error, "pecd runs and cannot work", "Messages wait until what it names works again.", "journalctl -u pecd -n 50"},
 	"plugin-down":     {Error, "A plugin does not run", "Messages that it should see wait until it does.", "pecd plugin list --config {config}"},
 	"plugin-restart":  {Warning, "The plugins of the configuration are not those that run", "The configuration was changed and is not in force.", "systemctl restart pecd"},
 	"plugin-unpinned": {Warning, "A plugin has no checksum in the configuration", "Whoever replaces the program sees all mail.", "write the output of sha256sum as sha256 of the plugin in {config}"},

@@ -19,6 +19,7 @@ func (v *visit) daemon(ctx context.Context) {
 	if v.Control == nil {
 		return
 	}
+	v.health(ctx)
 	var list []host.Status
 	err := v.Control(ctx, "/plugins", &list)
 	switch {
@@ -36,6 +37,27 @@ func (v *visit) daemon(ctx context.Context) {
 	}
 	if n := len(v.Config.Plugins); n != len(list) {
 		v.add("plugin-restart", "%d plugins are configured, the daemon runs %d", n, len(list))
+	}
+}
+
+// A Check is what the daemon says of one thing that it needs.
+type Check struct {
+	Name  string `json:"name"`
+	OK    bool   `json:"ok"`
+	Error string `json:"error"`
+}
+
+// health asks the daemon whether it can work: it may see what we do not, since it is
+// another user.
+func (v *visit) health(ctx context.Context) {
+	var checks []Check
+	if v.Control(ctx, "/health", &checks) != nil {
+		return // that the daemon does not answer is told for its plugins
+	}
+	for _, c := range checks {
+		if !c.OK {
+			v.add("daemon-unready", "pecd says of its %s: %s", c.Name, c.Error)
+		}
 	}
 }
 

@@ -333,10 +333,22 @@ func sites(st *stage.Stage) []broken {
 		{name: "plugins", site: func(_ *testing.T, s *Site) {
 			s.Config.Plugins = []config.Plugin{{Name: "clamav", Path: "/usr/lib/pecd/plugins/clamav"}}
 			s.Control = func(_ context.Context, _ string, out any) error {
-				*out.(*[]host.Status) = []host.Status{{Plugin: "clamav", State: host.BackingOff, LastError: "clamd is away"}}
+				list, ok := out.(*[]host.Status)
+				if !ok {
+					return nil
+				}
+				*list = []host.Status{{Plugin: "clamav", State: host.BackingOff, LastError: "clamd is away"}}
 				return nil
 			}
 		}, words: "clamd is away", ids: []string{"plugin-unpinned", "plugin-down"}},
+		{name: "the daemon cannot work", site: func(_ *testing.T, s *Site) {
+			s.Control = func(_ context.Context, path string, out any) error {
+				if checks, ok := out.(*[]Check); ok {
+					*checks = []Check{{Name: "mta", OK: true}, {Name: "store", Error: "no space left on device"}}
+				}
+				return nil
+			}
+		}, words: "store: no space left", ids: []string{"daemon-unready"}},
 		{name: "plugins not in force", site: func(_ *testing.T, s *Site) {
 			s.Config.Plugins = []config.Plugin{{Name: "clamav", SHA256: "x"}}
 		}, words: "1 plugins are configured, the daemon runs 0", ids: []string{"plugin-restart"}},
