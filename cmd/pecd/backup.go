@@ -49,9 +49,10 @@ func (c *backupCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	var report backupReport
-	err = controlFor(ctx, 0, cfg.Store.Path, "/backup", dir, &report)
+	show := progressOf(std.err, "octets")
+	err = controlWork(ctx, cfg.Store.Path, "/backup", dir, &report, show)
 	if errors.Is(err, errNoDaemon) {
-		report, err = backupAlone(ctx, cfg, dir, progressOf(std.err, "octets"))
+		report, err = backupAlone(ctx, cfg, dir, show)
 	}
 	if err != nil {
 		return err
@@ -130,16 +131,18 @@ func (d *daemon) backupNow(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not an absolute path", http.StatusBadRequest)
 		return
 	}
-	d.takeTime(w)
-	if err := d.watch.Flush(); err != nil {
-		d.log.Warn("how long the last acceptances took is missing in the backup", "err", err)
-	}
-	report, err := makeBackup(r.Context(), d.store, d.office.Load().config, dir, nil)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
-	}
-	answer(w, d.log, report)
+	d.work(w, r, func(ctx context.Context, progress func(done, total int64)) (any, error) {
+		if err := d.watch.Flush(); err != nil {
+			d.log.Warn("how long the last acceptances took is missing in the backup", "err", err)
+		}
+		report, err := makeBackup(ctx, d.store, d.office.Load().config, dir, progress)
+		if err != nil {
+			d.log.Error("backup failed", "dir", dir, "err", err)
+			return nil, err
+		}
+		d.log.Info("backup made", "dir", dir, "entry", report.Entry, "octets", report.Octets)
+		return report, nil
+	})
 }
 
 // takeTime lets a request of the control socket take as long as it takes.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"pecd/cmd/pecd/doctor"
 	"pecd/logstore"
 	"pecd/plugins/host"
 )
@@ -45,13 +46,21 @@ func (d *daemon) serveControl(ctx context.Context, l net.Listener) error {
 		}
 		answer(w, d.log, list)
 	})
-	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) { answer(w, d.log, d.health.ask(context.WithoutCancel(r.Context()))) })
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, d.log, d.health.ask(context.WithoutCancel(r.Context())))
+	})
+	mux.HandleFunc("GET /clock", func(w http.ResponseWriter, _ *http.Request) {
+		st := d.time.watch.Status()
+		answer(w, d.log, doctor.WatchedClock{Doubt: st.Doubt, Offset: st.Offset, By: st.By})
+	})
 	mux.HandleFunc("POST /directory/update", d.updateDirectory)
 	mux.HandleFunc("POST /seal", d.sealNow)
 	mux.HandleFunc("POST /rebuild", d.rebuildNow)
 	mux.HandleFunc("POST /backup", d.backupNow)
 	mux.HandleFunc("POST /purge", d.purgeNow)
-	srv := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 5 * time.Minute}
+	// A ReadTimeout would end the context of a request that takes longer, since the
+	// server goes on reading to see whether the client is still there.
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 5 * time.Minute}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
 	if err := srv.Serve(l); ctx.Err() == nil {
@@ -82,22 +91,15 @@ func controlFor(ctx context.Context, patience time.Duration, storeDir, path stri
 		}
 		method, body = http.MethodPost, bytes.NewReader(b)
 	}
-	client := http.Client{Timeout: patience, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", controlSocket(storeDir))
-		}}}
+	client := http.Client{Timeout: patience, Transport: controlTransport(storeDir)}
 	defer client.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, method, "http://pecd"+path, body)
 	if err != nil {
 		return err
 	}
 	res, err := client.Do(req)
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
-		return fmt.Errorf("%w: %w", errNoDaemon, op.Err)
-	}
 	if err != nil {
-		return err
+		return noDaemon(err)
 	}
 	defer res.Body.Close()
 	if res.StatusCode == http.StatusOK {
@@ -111,4 +113,19 @@ func controlFor(ctx context.Context, patience time.Duration, storeDir, path stri
 		return err
 	}
 	return errors.New(string(bytes.TrimSpace(text)))
+}
+
+func controlTransport(storeDir string) *http.Transport {
+	return &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", controlSocket(storeDir))
+	}}
+}
+
+// noDaemon is err, as errNoDaemon if nobody answered.
+func noDaemon(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		return fmt.Errorf("%w: %w", errNoDaemon, op.Err)
+	}
+	return err
 }

@@ -130,7 +130,7 @@ func (c *logPurgeCmd) Run(ctx context.Context, std streams) error {
 	}
 	report, err := planPurge(ctx, cfg.Store.Path, order)
 	if err == nil && c.Apply && report.Entries > 0 {
-		if err = controlFor(ctx, 0, cfg.Store.Path, "/purge", order, &report); errors.Is(err, errNoDaemon) {
+		if err = controlWork(ctx, cfg.Store.Path, "/purge", order, &report, progressOf(std.err, "entries")); errors.Is(err, errNoDaemon) {
 			report, err = purgeAlone(ctx, cfg.Store.Path, order)
 		}
 	}
@@ -235,15 +235,15 @@ func purgeAlone(ctx context.Context, dir string, o purgeOrder) (purgeReport, err
 	if err != nil {
 		return purgeReport{}, err
 	}
-	r, err := purge(ctx, store, o)
+	r, err := purge(ctx, store, o, nil)
 	return r, errors.Join(err, store.Close())
 }
 
 // purge removes what o names and gives the space back.
-func purge(ctx context.Context, s *logstore.SQLite, o purgeOrder) (purgeReport, error) {
+func purge(ctx context.Context, s *logstore.SQLite, o purgeOrder, progress func(done, total int64)) (purgeReport, error) {
 	r := purgeReport{Through: o.Through, Before: o.Before, Applied: true}
 	var err error
-	if r.Entries, err = s.PurgeEntries(ctx, logstore.Purge{Through: o.Through, Chain: o.Chain, Before: o.Before, At: clock(), Proof: bytes.Clone(o.Proof)}); err != nil {
+	if r.Entries, err = s.PurgeEntries(ctx, logstore.Purge{Through: o.Through, Chain: o.Chain, Before: o.Before, At: clock(), Proof: bytes.Clone(o.Proof), Progress: progress}); err != nil {
 		return r, err
 	}
 	r.Freed, err = s.Reclaim(ctx, keepFree, nil)
@@ -261,13 +261,15 @@ func (d *daemon) purgeNow(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the register is kept for 30 months at least", http.StatusBadRequest)
 		return
 	}
-	d.takeTime(w)
-	report, err := purge(r.Context(), d.store, o)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
-	}
-	answer(w, d.log, report)
+	d.work(w, r, func(ctx context.Context, progress func(done, total int64)) (any, error) {
+		report, err := purge(ctx, d.store, o, progress)
+		if err != nil {
+			d.log.Error("entries could not be removed", "through", o.Through, "err", err)
+			return nil, err
+		}
+		d.log.Info("entries of the register removed, their term is over", "through", o.Through, "entries", report.Entries, "freed", report.Freed)
+		return report, nil
+	})
 }
 
 // finishPurge goes on with a purge that was broken off.

@@ -20,6 +20,7 @@ func (v *visit) daemon(ctx context.Context) {
 		return
 	}
 	v.health(ctx)
+	v.watchedClock(ctx)
 	var list []host.Status
 	err := v.Control(ctx, "/plugins", &list)
 	switch {
@@ -59,6 +60,27 @@ func (v *visit) health(ctx context.Context) {
 			v.add("daemon-unready", "pecd says of its %s: %s", c.Name, c.Error)
 		}
 	}
+}
+
+// A WatchedClock is what the daemon's own watch says of the clock.
+type WatchedClock struct {
+	Doubt  bool          `json:"doubt"`
+	Offset time.Duration `json:"offset"`
+	By     string        `json:"by"` // who says so
+}
+
+// watchedClock asks the daemon, which has seen whether the clock jumped, and asks NTP
+// servers where the configuration names some.
+func (v *visit) watchedClock(ctx context.Context) {
+	var c WatchedClock
+	if v.Control(ctx, "/clock", &c) != nil || !c.Doubt {
+		return // that the daemon does not answer is told for its plugins
+	}
+	if c.Offset.Abs() > maxClockError {
+		v.add("clock", "the clock is off by %s, says %s", c.Offset.Round(time.Millisecond), c.By)
+		return
+	}
+	v.add("clock", "the clock has jumped since pecd started, and nobody says that it is right now")
 }
 
 // A Clock is what the kernel says of the machine's clock.

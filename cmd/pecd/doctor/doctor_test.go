@@ -356,6 +356,14 @@ func sites(st *stage.Stage) []broken {
 		{name: "clock off", site: func(_ *testing.T, s *Site) {
 			s.Clock = func() (Clock, error) { return Clock{Synchronised: true, Error: 3 * time.Second}, nil }
 		}, words: "off by 3s", ids: []string{"clock"}},
+		{name: "the daemon's clock", site: func(_ *testing.T, s *Site) {
+			s.Control = func(_ context.Context, path string, out any) error {
+				if c, ok := out.(*WatchedClock); ok {
+					*c = WatchedClock{Doubt: true, Offset: -2500 * time.Millisecond, By: "ntp.example"}
+				}
+				return nil
+			}
+		}, words: "off by -2.5s, says ntp.example", ids: []string{"clock"}},
 		{name: "no MX", site: func(_ *testing.T, s *Site) { s.Resolver = names{err: &net.DNSError{IsNotFound: true}} }, words: "alfa.example has no MX", ids: []string{"mx"}},
 		{name: "no DNS", site: func(_ *testing.T, s *Site) { s.Resolver = names{err: &net.DNSError{Err: "timeout"}} }, words: "timeout", ids: []string{"dns"}},
 		{name: "socket gone", site: func(t *testing.T, s *Site) {
