@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,6 +21,7 @@ const (
 	healthPatience = 5 * time.Second  // for one check
 	healthFresh    = 10 * time.Second // for which an answer counts
 	healthRetry    = 2 * time.Second  // for which one counts that something fails
+	aroundFresh    = time.Minute      // for which one of a server counts: each has it write lines into its log
 	// availabilityEvery is how often it is noted that messages can be accepted.
 	availabilityEvery = 5 * time.Second
 	// availabilityGap is how long may be between two notes for all between to count:
@@ -30,10 +32,7 @@ const (
 // A healthCheck finds out whether one thing works that messages need.
 type healthCheck struct {
 	name string
-	// accept says that no message can be accepted without it; the others only make
-	// messages wait behind us.
-	accept bool
-	ask    func(context.Context) error
+	ask  func(context.Context) error
 }
 
 // A healthAnswer is what a check found.
@@ -41,19 +40,23 @@ type healthAnswer struct {
 	Name  string `json:"name"`
 	OK    bool   `json:"ok"`
 	Error string `json:"error,omitempty"`
-
-	accept bool
 }
 
-// health knows whether the daemon can do its work. Answers are kept for a while, so
-// that whoever asks often costs little.
-type health struct {
+// A checkup is checks whose answers are kept for a while, so that whoever asks often
+// costs little.
+type checkup struct {
 	checks []healthCheck
-	now    func() time.Time // monotonic
+	fresh  time.Duration // for which answers count
 
 	mu   sync.Mutex // guards what follows; held while the checks are asked
 	at   time.Time
 	last []healthAnswer
+}
+
+// health knows whether the daemon can do its work.
+type health struct {
+	accepting *checkup // without which no message can be accepted
+	around    *checkup // servers whose absence makes messages wait behind us
 }
 
 // newHealth returns the daemon's.
@@ -67,16 +70,19 @@ func (d *daemon) newHealth() *health {
 			return greeting(ctx, addr(o), code)
 		}
 	}
-	return &health{now: time.Now, checks: []healthCheck{
-		{"store", true, func(ctx context.Context) error {
+	accepting := []healthCheck{
+		{"store", func(ctx context.Context) error {
 			_, err := d.store.Commit(ctx, logstore.Tx{At: clock()})
 			return err
 		}},
-		{"installation", true, func(context.Context) error { return d.inForce() }},
-		{"clock", true, func(context.Context) error { return d.time.stops() }},
-		{"mailboxes", false, greeted(func(o *office) string { return o.config.Delivery.Store }, "220")},
-		{"mta", false, greeted(func(o *office) string { return o.config.Courier.MTA }, "220")},
-	}}
+		{"installation", func(context.Context) error { return d.inForce() }},
+		{"clock", func(context.Context) error { return d.time.stops() }},
+	}
+	around := []healthCheck{
+		{"mailboxes", greeted(func(o *office) string { return o.config.Delivery.Store }, "220")},
+		{"mta", greeted(func(o *office) string { return o.config.Courier.MTA }, "220")},
+	}
+	return &health{&checkup{checks: accepting, fresh: healthFresh}, &checkup{checks: around, fresh: aroundFresh}}
 }
 
 var errStarting = errors.New("it is only starting")
@@ -116,46 +122,45 @@ func greeting(ctx context.Context, addr, code string) error {
 	return err
 }
 
-// ask returns what all checks say, not older than healthFresh.
-func (h *health) ask(ctx context.Context) []healthAnswer {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	fresh := healthFresh
-	if failed(h.last) != "" {
+// ask returns what the checks say, not older than fresh; a failure counts for less.
+func (c *checkup) ask(ctx context.Context) []healthAnswer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fresh := c.fresh
+	if failed(c.last) != "" {
 		fresh = healthRetry
 	}
-	if h.last != nil && h.now().Sub(h.at) < fresh {
-		return h.last
+	if c.last != nil && time.Since(c.at) < fresh {
+		return c.last
 	}
-	answers := make([]healthAnswer, len(h.checks))
+	answers := make([]healthAnswer, len(c.checks))
 	var all sync.WaitGroup
-	for i, c := range h.checks {
+	for i, check := range c.checks {
 		all.Add(1)
 		go func() {
 			defer all.Done()
-			cctx, cancel := context.WithTimeout(ctx, healthPatience)
-			defer cancel()
-			answers[i] = healthAnswer{Name: c.name, OK: true, accept: c.accept}
-			if err := c.ask(cctx); err != nil {
-				answers[i].OK, answers[i].Error = false, err.Error()
-			}
+			answers[i] = check.answer(ctx)
 		}()
 	}
 	all.Wait()
 	if ctx.Err() == nil {
-		h.at, h.last = h.now(), answers
+		c.at, c.last = time.Now(), answers
 	}
 	return answers
 }
 
-// accepts reports whether messages can be accepted.
-func (h *health) accepts(ctx context.Context) bool {
-	for _, a := range h.ask(ctx) {
-		if a.accept && !a.OK {
-			return false
-		}
+func (c healthCheck) answer(ctx context.Context) healthAnswer {
+	ctx, cancel := context.WithTimeout(ctx, healthPatience)
+	defer cancel()
+	if err := c.ask(ctx); err != nil {
+		return healthAnswer{Name: c.name, Error: err.Error()}
 	}
-	return true
+	return healthAnswer{Name: c.name, OK: true}
+}
+
+// ask returns what all checks say.
+func (h *health) ask(ctx context.Context) []healthAnswer {
+	return append(slices.Clone(h.accepting.ask(ctx)), h.around.ask(ctx)...)
 }
 
 // ready answers /readyz: 200 if all works, 503 with what does not.
@@ -174,7 +179,7 @@ func (h *health) ready(w http.ResponseWriter, r *http.Request) {
 // alive answers /healthz: 200 if messages can be accepted. Servers around pecd that
 // are away are no reason to start it anew.
 func (h *health) alive(w http.ResponseWriter, r *http.Request) {
-	if !h.accepts(context.WithoutCancel(r.Context())) {
+	if failed(h.accepting.ask(context.WithoutCancel(r.Context()))) != "" {
 		http.Error(w, "messages cannot be accepted; see /readyz", http.StatusServiceUnavailable)
 		return
 	}
@@ -206,13 +211,13 @@ func (d *daemon) recordAvailability(ctx context.Context) {
 	tick := time.NewTicker(availabilityEvery)
 	defer tick.Stop()
 	for {
-		if d.health.accepts(ctx) {
+		if why := failed(d.health.accepting.ask(ctx)); why == "" {
 			if err := d.served.Up(clock(), availabilityGap); err != nil {
 				d.log.Error("availability cannot be noted", "err", err)
 			}
 		} else if ctx.Err() == nil {
 			d.served.Down()
-			d.log.Error("messages cannot be accepted", "checks", failed(d.health.ask(ctx)))
+			d.log.Error("messages cannot be accepted", "checks", why)
 		}
 		if err := d.watch.Flush(); err != nil {
 			d.log.Error("how long acceptances take cannot be noted", "err", err)
