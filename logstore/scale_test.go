@@ -237,6 +237,7 @@ func scaleBenchmarks(b *testing.B, dir string, n int64) {
 			}
 		}
 	})
+	b.Run("stories", func(b *testing.B) { scaleStories(b, s, n) })
 	b.Run("append", func(b *testing.B) { scaleAppend(b, s) })
 	for name, o := range map[string]VerifyOptions{"verify": {}, "verify-chain": {ChainOnly: true}} {
 		b.Run(name, func(b *testing.B) { scaleVerify(b, s, o) })
@@ -282,4 +283,17 @@ func scaleVerify(b *testing.B, s *SQLite, o VerifyOptions) {
 	}
 	b.SetBytes(int64(octets) / int64(b.N))
 	b.ReportMetric(float64(peak)/1e6, "MB-heap")
+}
+
+// scaleStories reads all entries message by message, as pecd log check does.
+func scaleStories(b *testing.B, s *SQLite, n int64) {
+	for b.Loop() {
+		var read int64
+		if err := s.Stories(context.Background(), func(e []Entry) error { read += int64(len(e)); return nil }); err != nil || read < n {
+			b.Fatalf("%d of %d entries: %v", read, n, err)
+		}
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	b.ReportMetric(float64(m.HeapSys)/1e6, "MB")
 }
