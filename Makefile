@@ -4,6 +4,7 @@
 #   make            build bin/pecd
 #   make test       everything: vet, unit tests, whole-system tests; needs root
 #   make test-outside  the whole-system tests with the three points as plugins
+#   make test-install  the packages on a fresh Debian 12, with an upgrade; needs root
 #   make race       the unit tests three times with the race detector
 #   make fuzz       each fuzz target for FUZZTIME
 #   make bench      all benchmarks; needs root
@@ -28,8 +29,8 @@ DEMO     = $(SUDO) bin/demo -dir .demo -pecd bin/pecd $(if $(KEYS),-keys $(KEYS)
 SUDO     = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: packages for-packages
-.PHONY: build test test-outside race fuzz bench fmt demo demo-up demo-down clean bin/pecd bin/demo
-.PHONY: for-build for-demo for-softhsm for-test for-bench as-root
+.PHONY: build test test-outside test-install race fuzz bench fmt demo demo-up demo-down clean bin/pecd bin/demo
+.PHONY: for-build for-demo for-softhsm for-test for-install for-bench as-root
 .NOTPARALLEL:
 
 build: bin/pecd
@@ -50,6 +51,9 @@ test: as-root for-test
 # TestCountersign wants the place of the access point for itself.
 test-outside: as-root for-test
 	$(GO) test -count=1 -timeout 25m ./test -points-outside -skip TestCountersign
+
+test-install: as-root for-install
+	$(GO) test -count=1 -timeout 20m -tags installation -v ./packaging/installation
 
 # The rooms without servers; the whole-system tests have a folder of their own.
 race: for-build
@@ -88,7 +92,7 @@ clean:
 	@[ ! -d .demo ] || $(MAKE) --no-print-directory demo-down
 	rm -rf bin dist
 
-for-build for-demo for-softhsm for-test for-packages for-bench: for-%:
+for-build for-demo for-softhsm for-test for-packages for-install for-bench: for-%:
 	@packaging/prerequisites $*
 
 as-root:

@@ -59,6 +59,9 @@ func (c *quickstartCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	if err := setup.CheckNew(files); err != nil {
+		return err
+	}
 	if c.DryRun {
 		for _, f := range files {
 			fmt.Fprintf(std.out, "would write %s (%#o, %d octets)\n", f.Path, f.Mode, len(f.Content))
@@ -78,6 +81,7 @@ func (c *quickstartCmd) Run(ctx context.Context, std streams) error {
 	}
 	file := filepath.Join(q.Dir, "pecd.toml")
 	_, err = fmt.Fprintf(std.out, `next:
+  usermod -aG postfix pecd       # pecd gives its sockets to Postfix's group
   pecd config check --config %[1]s
   pecd setup postfix --config %[1]s            # shows what changes in Postfix; --apply makes it
   systemctl enable --now pecd

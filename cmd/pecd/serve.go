@@ -198,18 +198,18 @@ func (d *daemon) open(in *installation) *office {
 func (d *daemon) listen(ctx context.Context, in *installation) (err error) {
 	cfg := in.config
 	if d.access, err = d.door(ctx, cfg.Access.Milter, cfg.Access.SocketMode, cfg.Access.SocketGroup); err != nil {
-		return cfg.Problem("access.milter", err, "")
+		return cfg.Problem("access.milter", err, socketFix(err, cfg.Access.SocketGroup))
 	}
 	if cfg.Gate.Milter != "" {
 		if d.gate, err = d.door(ctx, cfg.Gate.Milter, cfg.Gate.SocketMode, cfg.Gate.SocketGroup); err != nil {
-			return cfg.Problem("gate.milter", err, "")
+			return cfg.Problem("gate.milter", err, socketFix(err, cfg.Gate.SocketGroup))
 		}
 	}
 	if d.control, err = listen(ctx, "unix:"+controlSocket(cfg.Store.Path), "0600", ""); err != nil {
 		return cfg.Problem("store.path", fmt.Errorf("control socket: %w", err), "")
 	}
 	if d.arrivals, err = d.door(ctx, cfg.Reception.LMTP, cfg.Reception.SocketMode, cfg.Reception.SocketGroup); err != nil {
-		return cfg.Problem("reception.lmtp", err, "")
+		return cfg.Problem("reception.lmtp", err, socketFix(err, cfg.Reception.SocketGroup))
 	}
 	if err := d.leaveRest(); err != nil {
 		return err
@@ -229,6 +229,14 @@ func (d *daemon) close() {
 			l.Close()
 		}
 	}
+}
+
+// socketFix is what mends a socket that cannot be opened, where that is known.
+func socketFix(err error, group string) string {
+	if group == "" || !errors.Is(err, fs.ErrPermission) {
+		return ""
+	}
+	return "only a member may give a socket to the group " + group + ": usermod -aG " + group + " pecd; then start pecd again"
 }
 
 func listen(ctx context.Context, addr, mode, group string) (net.Listener, error) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -77,7 +78,8 @@ func onlyInstance(ctx context.Context, flags ...string) (string, error) {
 func run(ctx context.Context, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	// Set by a Postfix that started us, it would point to another instance.
-	cmd.Env = append(os.Environ(), "MAIL_CONFIG=")
+	// Taken out, not emptied: for Postfix an empty one is a directory, too.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "MAIL_CONFIG=") })
 	cmd.WaitDelay = time.Second
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs

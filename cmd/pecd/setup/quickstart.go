@@ -21,6 +21,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/BurntSushi/toml"
+
 	"pecd/pec"
 	"pecd/pec/directory"
 	"pecd/signer"
@@ -189,7 +191,29 @@ mta = "inet:127.0.0.1:10033"
 [store]
 path = %q
 `, q.Name, q.Domain, q.Key, q.Certificate, q.Anchors, q.Directory, q.Mailboxes, q.Store)
-	return NewFile{filepath.Join(q.Dir, "pecd.toml"), 0o644, []byte(text)}
+	return NewFile{q.place(), 0o644, []byte(text)}
+}
+
+// place is where the configuration goes: into pecd.toml, or, where a package has put
+// one that sets no key, into conf.d beside it. One that sets a key is somebody's
+// work, and WriteNew refuses to replace it.
+func (q Quickstart) place() string {
+	file := filepath.Join(q.Dir, "pecd.toml")
+	keys := map[string]any{}
+	if _, err := toml.DecodeFile(file, &keys); err != nil || len(keys) > 0 {
+		return file
+	}
+	return filepath.Join(q.Dir, "conf.d", "50-quickstart.toml")
+}
+
+// CheckNew says whether one of the files is there already (ErrExists).
+func CheckNew(files []NewFile) error {
+	for _, f := range files {
+		if _, err := os.Lstat(f.Path); err == nil {
+			return fmt.Errorf("%s %w", f.Path, ErrExists)
+		}
+	}
+	return nil
 }
 
 // WriteNew writes all files or none: each is complete before any gets its name, and
@@ -204,12 +228,12 @@ func WriteNew(files []NewFile, uid, gid int) (err error) {
 			}
 		}
 	}()
+	if err := CheckNew(files); err != nil {
+		return err
+	}
 	for _, f := range files {
 		if err := makeDirs(filepath.Dir(f.Path), &made); err != nil {
 			return err
-		}
-		if _, err := os.Lstat(f.Path); err == nil {
-			return fmt.Errorf("%s %w", f.Path, ErrExists)
 		}
 	}
 	var parts []string

@@ -21,6 +21,40 @@ func quick(t *testing.T) Quickstart {
 	return Quickstart{Domain: "PEC.example", Name: "Esempio PEC", Dir: dir, Store: "/var/lib/pecd", Mailboxes: "unix:/run/dovecot/lmtp", Now: time.Now(), Rand: rand.Reader}
 }
 
+// TestQuickstartBesideAPackage: a pecd.toml that sets no key, as packages have it, stays
+// as it is, and one that sets a key is not replaced.
+func TestQuickstartBesideAPackage(t *testing.T) {
+	for text, want := range map[string]string{"# all keys stand here\n#[provider]\n": "conf.d/50-quickstart.toml", "[provider]\nname = \"x\"\n": ""} {
+		q := quick(t)
+		if err := os.MkdirAll(q.Dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		main := filepath.Join(q.Dir, "pecd.toml")
+		if err := os.WriteFile(main, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		files, err := q.Files(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := WriteNew(files, -1, -1); (err == nil) != (want != "") || err != nil && !errors.Is(err, ErrExists) {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(main); err != nil || string(got) != text {
+			t.Errorf("pecd.toml is now %q (%v)", got, err)
+		}
+		if want == "" {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(q.Dir, want)); err != nil {
+			t.Error(err)
+		}
+		if _, err := config.Load(main); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestQuickstart: what is written loads, its key signs, its directory holds just us,
 // and all of it says that it is a test.
 func TestQuickstart(t *testing.T) {

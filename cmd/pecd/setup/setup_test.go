@@ -292,3 +292,14 @@ func FuzzWords(f *testing.F) {
 		Milters(s)
 	})
 }
+
+// TestSystemInstance: without a directory it is the system's Postfix that is read,
+// whatever instance the environment names.
+func TestSystemInstance(t *testing.T) {
+	for _, env := range []string{"", "/nonexistent"} {
+		t.Setenv("MAIL_CONFIG", env)
+		if dir, err := onlyInstance(t.Context()); err != nil || dir != "/etc/postfix" {
+			t.Errorf("MAIL_CONFIG=%q: %q, %v", env, dir, err)
+		}
+	}
+}

@@ -1,0 +1,381 @@
+//go:build installation
+
+package installation
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/smtp"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Where the parts of the test find each other.
+const rootVariable = "PECD_INSTALLATION_ROOT"
+
+func sh(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// TestInstall makes a Debian with Postfix and Dovecot and two versions of the package,
+// and starts TestInside in it.
+func TestInstall(t *testing.T) {
+	if os.Getenv(rootVariable) != "" {
+		return
+	}
+	root, debs := filepath.Join(t.TempDir(), "debian"), t.TempDir()
+	mirror := strings.Fields(sh(t, "sh", "-c", `apt-get indextargets --format '$(REPO_URI) $(RELEASE)' | awk '$2 == "bookworm" {print $1; exit}'`))
+	if len(mirror) != 1 {
+		t.Fatal("apt knows no mirror of Debian 12")
+	}
+	sh(t, "debootstrap", "--variant=minbase", "--include=ca-certificates,tzdata,openssl", "bookworm", root, mirror[0])
+	for i, version := range []string{"0.0.1", "0.0.2"} {
+		cmd := exec.Command("go", "run", "./packaging/packages", "-out", debs, "-version", version, "-at", fmt.Sprint(1700000000+i), "-formats", "deb")
+		cmd.Dir = "../.."
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("packages: %v\n%s", err, out)
+		}
+	}
+	prepare(t, root, debs)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("unshare", "--net", "--uts", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc="+root+"/proc", self, "-test.run", "TestInside", "-test.v")
+	cmd.Env = append(os.Environ(), rootVariable+"="+root)
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// prepare installs the servers, and writes what an administrator has before pecd
+// comes: users, a submission service, a certificate.
+func prepare(t *testing.T, root, debs string) {
+	t.Helper()
+	for name, text := range map[string]string{
+		"usr/sbin/policy-rc.d":    "#!/bin/sh\nexit 101\n",
+		"etc/dovecot/local.conf":  dovecotConf,
+		"etc/dovecot/users":       "alice@example.test:{PLAIN}secret\nbob@example.test:{PLAIN}secret\nricevute@example.test:{PLAIN}secret\nposta-certificata@example.test:{PLAIN}secret\n",
+		"root/prepare":            prepareScript,
+		"root/debconf-selections": "postfix postfix/main_mailer_type select Internet Site\npostfix postfix/mailname string mail.example.test\n",
+	} {
+		file := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(debs, "pecd_*.deb"))
+	if err != nil || len(files) != 2 {
+		t.Fatal(files, err)
+	}
+	for _, f := range files {
+		sh(t, "cp", f, filepath.Join(root, "root"))
+	}
+	sh(t, "mount", "--bind", "/dev", filepath.Join(root, "dev"))
+	defer sh(t, "umount", filepath.Join(root, "dev"))
+	sh(t, "chroot", root, "sh", "-e", "/root/prepare")
+}
+
+const prepareScript = `
+debconf-set-selections /root/debconf-selections
+export DEBIAN_FRONTEND=noninteractive
+apt-get -q update
+apt-get -q install -y --no-install-recommends -o Dpkg::Options::=--force-confold postfix dovecot-core dovecot-lmtpd dovecot-imapd
+useradd -r -d /var/vmail -m vmail
+chgrp dovecot /etc/dovecot/users
+sed -i 's/^!include auth-system/#&/' /etc/dovecot/conf.d/10-auth.conf
+mkdir -p /etc/ssl/private
+openssl req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=mail.example.test -keyout /etc/ssl/private/t.key -out /etc/ssl/certs/t.pem
+postconf -e myhostname=mail.example.test mydestination=localhost inet_protocols=ipv4 maillog_file=/var/log/mail.log \
+	smtpd_tls_cert_file=/etc/ssl/certs/t.pem smtpd_tls_key_file=/etc/ssl/private/t.key
+postconf -M submission/inet='submission inet n - y - - smtpd'
+postconf -P submission/inet/smtpd_sasl_auth_enable=yes submission/inet/smtpd_sasl_type=dovecot submission/inet/smtpd_sasl_path=private/auth \
+	submission/inet/smtpd_tls_security_level=may submission/inet/smtpd_recipient_restrictions=permit_sasl_authenticated,reject
+cp -a /etc/postfix /root/postfix.before
+`
+
+const dovecotConf = `
+protocols = imap lmtp
+mail_location = maildir:/var/vmail/%d/%n
+passdb {
+  driver = passwd-file
+  args = /etc/dovecot/users
+}
+userdb {
+  driver = static
+  args = uid=vmail gid=vmail home=/var/vmail/%d/%n
+}
+service lmtp {
+  unix_listener lmtp {
+    mode = 0660
+    group = pecd
+  }
+}
+service auth {
+  unix_listener /var/spool/postfix/private/auth {
+    mode = 0660
+    user = postfix
+    group = postfix
+  }
+}
+`
+
+// A machine is the Debian in which the test runs.
+type machine struct {
+	*testing.T
+	root string
+	pecd *exec.Cmd
+}
+
+// run runs a command there and returns its exit code and what it printed.
+func (m *machine) run(args ...string) (int, string) {
+	m.Helper()
+	// A file and no pipe: daemons that a command starts keep it open.
+	out, err := os.CreateTemp(m.TempDir(), "out")
+	if err != nil {
+		m.Fatal(err)
+	}
+	defer out.Close()
+	cmd := exec.Command("chroot", append([]string{m.root}, args...)...)
+	cmd.Stdout, cmd.Stderr = out, out
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		m.Fatal(err)
+	}
+	text, err := os.ReadFile(out.Name())
+	if err != nil {
+		m.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), string(text)
+}
+
+// must is run for what must end well.
+func (m *machine) must(args ...string) string {
+	m.Helper()
+	code, out := m.run(args...)
+	if code != 0 {
+		m.Fatalf("%s: exit %d\n%s", strings.Join(args, " "), code, out)
+	}
+	return out
+}
+
+// serve starts pecd as its unit does: as its user, with that user's groups.
+func (m *machine) serve() {
+	m.Helper()
+	log, err := os.OpenFile(filepath.Join(m.root, "var/log/pecd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		m.Fatal(err)
+	}
+	defer log.Close()
+	before, err := os.ReadFile(log.Name())
+	if err != nil {
+		m.Fatal(err)
+	}
+	m.pecd = exec.Command("chroot", m.root, "setpriv", "--reuid", "pecd", "--regid", "pecd", "--init-groups", "/usr/sbin/pecd", "serve")
+	m.pecd.Stdout, m.pecd.Stderr = log, log
+	if err := m.pecd.Start(); err != nil {
+		m.Fatal(err)
+	}
+	m.await("pecd is ready", func() bool {
+		now, err := os.ReadFile(log.Name())
+		return err == nil && bytes.Contains(now[len(before):], []byte("msg=ready"))
+	})
+}
+
+func (m *machine) end() {
+	m.Helper()
+	if err := errors.Join(m.pecd.Process.Signal(syscall.SIGTERM), m.pecd.Wait()); err != nil {
+		m.Errorf("pecd ended with %v", err)
+	}
+}
+
+func (m *machine) await(what string, is func() bool) {
+	m.Helper()
+	for end := time.Now().Add(time.Minute); !is(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			log, _ := os.ReadFile(filepath.Join(m.root, "var/log/pecd.log"))
+			m.Fatalf("it does not come true: %s\n%s", what, log)
+		}
+	}
+}
+
+// send submits a message, and again for as long as the server says "later".
+func (m *machine) send(subject string) {
+	m.Helper()
+	text := "From: alice@example.test\r\nTo: bob@example.test\r\nSubject: " + subject + "\r\nMessage-ID: <" + strings.ReplaceAll(subject, " ", "-") + "@client.example>\r\n\r\nCiao\r\n"
+	m.await(subject+" is accepted", func() bool {
+		c, err := smtp.Dial("127.0.0.1:587")
+		if err != nil {
+			m.Fatal(err)
+		}
+		defer c.Close()
+		if err := errors.Join(c.StartTLS(&tls.Config{InsecureSkipVerify: true}), c.Auth(smtp.PlainAuth("", "alice@example.test", "secret", "127.0.0.1"))); err != nil {
+			m.Fatal(err)
+		}
+		err = c.Mail("alice@example.test")
+		if err == nil {
+			err = c.Rcpt("bob@example.test")
+		}
+		if err == nil {
+			w, derr := c.Data()
+			if err = derr; err == nil {
+				_, werr := w.Write([]byte(text))
+				err = errors.Join(werr, w.Close())
+			}
+		}
+		if err != nil && !strings.Contains(err.Error(), "451") && !strings.Contains(err.Error(), "421") {
+			m.Fatal(err)
+		}
+		return err == nil
+	})
+}
+
+// count counts the messages of a mailbox whose subject is prefix and one of ours.
+func (m *machine) count(user, prefix string) (n int) {
+	m.Helper()
+	err := filepath.WalkDir(filepath.Join(m.root, "var/vmail/example.test", user), func(p string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) || err == nil && (e.IsDir() || filepath.Base(filepath.Dir(p)) == "tmp" || strings.HasPrefix(e.Name(), "dovecot")) {
+			return nil
+		}
+		data, rerr := os.ReadFile(p)
+		if errors.Is(rerr, fs.ErrNotExist) {
+			return nil // from new to cur
+		}
+		if bytes.Contains(data, []byte("\nSubject: "+prefix+": msg ")) {
+			n++
+		}
+		return errors.Join(err, rerr)
+	})
+	if err != nil {
+		m.Fatal(err)
+	}
+	return n
+}
+
+// TestInside installs, sets up, sends, upgrades with messages in flight, removes and
+// purges. It runs in namespaces of its own.
+func TestInside(t *testing.T) {
+	root := os.Getenv(rootVariable)
+	if root == "" {
+		return // TestInstall starts it, with a machine
+	}
+	m := &machine{T: t, root: root}
+	sh(t, "ip", "link", "set", "lo", "up")
+	sh(t, "hostname", "mail.example.test")
+	sh(t, "mount", "-t", "tmpfs", "tmpfs", filepath.Join(root, "run"))
+	sh(t, "mount", "--bind", "/dev", filepath.Join(root, "dev"))
+
+	out := m.must("dpkg", "-i", "/root/pecd_0.0.1-1_amd64.deb")
+	if !strings.Contains(out, "does not run yet") {
+		t.Errorf("the package does not say what comes next:\n%s", out)
+	}
+	m.same("the installation changed Postfix")
+	m.must("dovecot")
+	m.must("pecd", "quickstart", "example.test")
+	m.must("usermod", "-aG", "postfix", "pecd")
+	m.must("pecd", "config", "check")
+	if plan := m.must("pecd", "setup", "postfix"); !strings.Contains(plan, "+    -o {smtpd_milters={ unix:/run/pecd/access.sock, default_action=tempfail }}") {
+		t.Errorf("the plan lacks the milter:\n%s", plan)
+	}
+	m.same("a plan changed Postfix")
+	m.must("pecd", "setup", "postfix", "--apply")
+	if out := m.must("pecd", "setup", "postfix"); !strings.Contains(out, "nothing to do") {
+		t.Errorf("a second time:\n%s", out)
+	}
+	m.must("install", "-d", "-o", "pecd", "-g", "pecd", "/run/pecd")
+	m.must("postfix", "start")
+	m.serve()
+	m.send("msg first")
+	m.await("the delivery receipt", func() bool { return m.count("alice", "CONSEGNA") == 1 })
+	m.doctor()
+
+	const flight = 40
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range flight {
+			m.send(fmt.Sprint("msg flight ", i))
+		}
+	}()
+	m.await("messages are in flight", func() bool { return m.count("alice", "ACCETTAZIONE") > 5 })
+	m.must("dpkg", "-i", "/root/pecd_0.0.2-1_amd64.deb")
+	m.end()
+	m.serve()
+	<-done
+	m.must("postqueue", "-f")
+	m.await("all is delivered", func() bool { return m.count("alice", "CONSEGNA") == flight+1 })
+	if a, e := m.count("alice", "ACCETTAZIONE"), m.count("bob", "POSTA CERTIFICATA"); a != flight+1 || e != flight+1 {
+		t.Errorf("%d acceptance receipts and %d envelopes, want %d of each", a, e, flight+1)
+	}
+	if out := m.must("pecd", "version"); !strings.Contains(out, "0.0.2") {
+		t.Errorf("after the upgrade: %s", out)
+	}
+	m.must("pecd", "log", "verify")
+	m.must("pecd", "log", "check")
+	t.Logf("%d messages, the last %d over an upgrade: each accepted, delivered and certified once", flight+1, flight)
+	m.remove()
+}
+
+// doctor wants nothing wrong but what this machine lacks: a kept clock, DNS, an
+// authority for time stamps, a certificate with legal value.
+func (m *machine) doctor() {
+	m.Helper()
+	_, out := m.run("pecd", "doctor")
+	for line := range strings.Lines(out) {
+		if !strings.HasPrefix(line, "error: ") && !strings.HasPrefix(line, "warning: ") {
+			continue
+		}
+		known := false
+		for _, id := range []string{"[clock]", "[dns]", "[mx]", "[seal-none]", "[certificate-profile]"} {
+			known = known || strings.Contains(line, id)
+		}
+		if !known {
+			m.Errorf("doctor: %s", line)
+		}
+	}
+}
+
+// same wants Postfix's configuration to be what it was before pecd came.
+func (m *machine) same(what string) {
+	m.Helper()
+	if code, out := m.run("diff", "-r", "/etc/postfix", "/root/postfix.before"); code != 0 {
+		m.Errorf("%s:\n%s", what, out)
+	}
+}
+
+// remove takes pecd out of Postfix, removes the package and purges it. The register
+// stays.
+func (m *machine) remove() {
+	m.Helper()
+	m.must("pecd", "setup", "postfix", "--undo")
+	if code, out := m.run("sh", "-c", "diff -r /etc/postfix /root/postfix.before | grep -v '^Only in /etc/postfix: pecd-backup'"); code == 0 {
+		m.Errorf("undone, and yet:\n%s", out)
+	}
+	m.end()
+	m.must("dpkg", "-r", "pecd")
+	if out := m.must("dpkg", "-P", "pecd"); !strings.Contains(out, "/var/lib/pecd stays") {
+		m.Errorf("purge does not say that the register stays:\n%s", out)
+	}
+	if _, err := os.Stat(filepath.Join(m.root, "var/lib/pecd/pecd.db")); err != nil {
+		m.Error(err)
+	}
+}
