@@ -14,6 +14,9 @@ import (
 // expiryPause is short: drills move the clock and wait for what follows.
 const expiryPause = 100 * time.Millisecond
 
+// probeWrites: a probe must not be the step at which a drill ends the process.
+const probeWrites = false
+
 // clock is the real time plus the duration in the file that PECD_CLOCK names. A
 // file that is not there, or holds no duration, moves nothing.
 func clock() time.Time {

@@ -7,6 +7,9 @@ import "time"
 // expiryPause is how often the daemon looks for answers that did not come.
 const expiryPause = 10 * time.Second
 
+// probeWrites says whether health tries a transaction of the store, of nothing.
+const probeWrites = true
+
 // clock is the daemon's only clock.
 func clock() time.Time { return time.Now() }
 
