@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"net/textproto"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -170,16 +169,9 @@ func peakMemory(t *testing.T, p *stage.Provider) int64 {
 	return n << 10
 }
 
-// mailFiles returns the files of a mailbox. Where messages are many or large it
-// is the quick way to see them arrive.
 func mailFiles(tb testing.TB, s *stage.Stage, address string) []string {
 	tb.Helper()
-	name, domain, _ := strings.Cut(address, "@")
-	m := s.Alfa.MailServer
-	if domain == s.Beta.Domain {
-		m = s.Beta.MailServer
-	}
-	files, err := filepath.Glob(filepath.Join(m.Dir, "mail", name, "Maildir", "new", "*"))
+	files, err := s.MailFiles(address)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -6,6 +6,8 @@ import (
 	"io"
 	"log"
 	"net"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/emersion/go-imap"
@@ -75,6 +77,17 @@ func (s *Stage) Empty(ctx context.Context, address string) error {
 		return err
 	}
 	return b.c.Expunge(nil)
+}
+
+// MailFiles returns the files of a mailbox that nobody has read. Where messages are
+// many or large it is the quick way to see them arrive.
+func (s *Stage) MailFiles(address string) ([]string, error) {
+	m, _, err := s.find(address)
+	if err != nil {
+		return nil, err
+	}
+	name, _, _ := strings.Cut(address, "@")
+	return filepath.Glob(filepath.Join(m.Dir, "mail", name, "Maildir", "new", "*"))
 }
 
 // mailbox is an open IMAP connection with what has been read so far.

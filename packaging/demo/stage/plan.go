@@ -93,7 +93,7 @@ func (s *Stage) layOut(ctx context.Context, o Options) error {
 		return fmt.Errorf("stage: directory: %w", err)
 	}
 	for _, m := range s.servers() {
-		if err := s.writePostfix(m, o.WithoutPecd); err != nil {
+		if err := s.writePostfix(m, o); err != nil {
 			return fmt.Errorf("stage: Postfix of %s: %w", m.Domain, err)
 		}
 		if err := writeDovecot(m); err != nil {

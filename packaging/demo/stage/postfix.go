@@ -32,6 +32,7 @@ const (
 type postfixView struct {
 	*MailServer
 	Plain                          bool              // no pecd
+	Milter                         string            // socket of another milter of submission, if Plain; empty: none
 	LMTP                           string            // socket that takes mail for the own domain
 	Ways                           map[string]string // domain -> next hop
 	RelayHost                      string            // next hop of all others
@@ -40,14 +41,17 @@ type postfixView struct {
 	SizeLimit, SubmissionSizeLimit int
 }
 
-func (s *Stage) postfixView(m *MailServer, plain bool) postfixView {
+func (s *Stage) postfixView(m *MailServer, o Options) postfixView {
 	v := postfixView{
-		MailServer: m, Plain: plain || m == &s.Ordinary.MailServer,
+		MailServer: m, Plain: o.WithoutPecd || m == &s.Ordinary.MailServer,
 		LMTP: m.socket("lmtp.sock"), Ways: map[string]string{}, TLSCA: s.TLSCA,
 		SizeLimit: sizeLimit, SubmissionSizeLimit: submissionSizeLimit,
 	}
 	if v.Plain {
 		v.LMTP = m.socket("store.sock")
+	}
+	if o.WithoutPecd && o.Milter != "" && m != &s.Ordinary.MailServer {
+		v.Milter = m.socket(o.Milter)
 	}
 	for _, other := range s.servers() {
 		if other != m {
@@ -78,7 +82,7 @@ func render(name string, view any) ([]byte, error) {
 	return []byte(b.String()), err
 }
 
-func (s *Stage) writePostfix(m *MailServer, plain bool) error {
+func (s *Stage) writePostfix(m *MailServer, o Options) error {
 	dir := filepath.Dir(m.PostfixDir)
 	for _, d := range []string{dir, m.PostfixDir, filepath.Join(dir, "queue"), filepath.Join(dir, "data")} {
 		if err := makeDir(d, 0o755); err != nil {
@@ -97,7 +101,7 @@ func (s *Stage) writePostfix(m *MailServer, plain bool) error {
 	if err := makeDir(sock, 0o755); err != nil {
 		return err
 	}
-	view := s.postfixView(m, plain)
+	view := s.postfixView(m, o)
 	for _, name := range []string{"main.cf", "master.cf"} {
 		b, err := render(name, view)
 		if err != nil {

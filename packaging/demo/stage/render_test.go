@@ -38,7 +38,7 @@ func postconf(t *testing.T, s *Stage, m *MailServer, plain bool, args ...string)
 	t.Helper()
 	dir := t.TempDir()
 	for _, name := range []string{"main.cf", "master.cf"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(rendered(t, name, s.postfixView(m, plain))), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(rendered(t, name, s.postfixView(m, Options{WithoutPecd: plain}))), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -101,7 +101,7 @@ func TestWithoutPecdNothingLeadsToPecd(t *testing.T) {
 	s := planned(t, Options{})
 	for name, m := range map[string]*MailServer{"plain provider": &s.Alfa.MailServer, "ordinary": &s.Ordinary.MailServer} {
 		for _, file := range []string{"main.cf", "master.cf"} {
-			text := rendered(t, file, s.postfixView(m, m == &s.Alfa.MailServer))
+			text := rendered(t, file, s.postfixView(m, Options{WithoutPecd: m == &s.Alfa.MailServer}))
 			if strings.Contains(text, "access.sock") || strings.Contains(text, "gate.sock") || strings.Contains(text, "lmtp.sock") {
 				t.Errorf("%s of %s leads to pecd:\n%s", file, name, text)
 			}

@@ -31,6 +31,9 @@ type Options struct {
 	// WithoutPecd builds the same servers as plain mail servers: no milter, and
 	// mail goes straight to Dovecot. For measuring what pecd costs.
 	WithoutPecd bool
+	// Milter, for servers WithoutPecd, is the name of a milter's socket in each
+	// provider's folder sock; submission asks it. For measuring what others cost.
+	Milter string
 	// Configure, if set, may change each provider's pecd configuration before
 	// it is written.
 	Configure func(domain string, c *PecdConfig)

@@ -1,0 +1,294 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"pecd/packaging/demo/stage"
+)
+
+// A lane is one set of servers. Its third server, the ordinary world, is a sink
+// that takes all and keeps nothing, so that only the sender's side is measured
+// where mail goes there.
+type lane struct {
+	name  string
+	stage *stage.Stage
+	sink  *sink
+	dkim  *exec.Cmd
+	usage *usage
+	sent  atomic.Int64 // numbers messages, so that each is one of its own
+	// bearable is how many exchanges per second it carried at most so far.
+	bearable float64
+}
+
+// patience bounds one burst.
+const patience = 10 * time.Minute
+
+func newLane(ctx context.Context, dir, name string, change func(*stage.Options)) (l *lane, err error) {
+	fmt.Fprintf(os.Stderr, "bench: starting the servers of %q\n", name)
+	o := stage.Options{Dir: dir}
+	change(&o)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	l = &lane{name: name}
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	if l.stage, err = stage.New(ctx, o); err != nil {
+		return nil, err
+	}
+	if o.Milter != "" {
+		if l.dkim, err = startDKIM(ctx, l.stage.Alfa, o.Milter); err != nil {
+			return nil, err
+		}
+	}
+	if err := l.stage.Start(ctx); err != nil {
+		return nil, err
+	}
+	if err := l.stage.StopPostfix(ctx, &l.stage.Ordinary.MailServer); err != nil {
+		return nil, err
+	}
+	if l.sink, err = listenSink(l.stage.Ordinary.SMTP); err != nil {
+		return nil, err
+	}
+	l.usage, err = watch(l.masters())
+	return l, err
+}
+
+// masters are the servers of both providers: the process ids of their masters.
+func (l *lane) masters() map[string][]int {
+	m := map[string][]int{}
+	for _, p := range l.stage.Providers() {
+		if pid := p.Pecd.PID(); pid != 0 {
+			m["pecd"] = append(m["pecd"], pid)
+		}
+		m["Postfix"] = append(m["Postfix"], pidIn(filepath.Join(p.Dir, "postfix", "queue", "pid", "master.pid")))
+		m["Dovecot"] = append(m["Dovecot"], pidIn(filepath.Join(p.Dir, "dovecot", "run", "master.pid")))
+	}
+	if l.dkim != nil {
+		m["opendkim"] = []int{l.dkim.Process.Pid}
+	}
+	return m
+}
+
+func pidIn(file string) int {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(text))) // 0 is no process
+	return pid
+}
+
+// close stops all and says what went wrong with that.
+func (l *lane) close() {
+	var errs []error
+	if l.usage != nil {
+		defer l.usage.close()
+	}
+	if l.stage != nil {
+		errs = append(errs, l.stage.Remove(context.Background()))
+	}
+	if l.sink != nil {
+		errs = append(errs, l.sink.close())
+	}
+	if l.dkim != nil {
+		_ = l.dkim.Process.Kill() // it may have ended
+		_ = l.dkim.Wait()
+	}
+	if err := errors.Join(errs...); err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %s: %v\n", l.name, err)
+	}
+}
+
+// A load is what a lane carries in one round.
+type load struct {
+	sessions, messages int
+	rate               float64 // messages per second; 0: as fast as they are taken
+	parts              []part  // of which a message consists: one, but for "the same four sent plain"
+	// boxes are the mailboxes and how many messages each message makes in them;
+	// sunk how many it makes in the sink.
+	boxes map[string]int
+	sunk  int
+	look  func() error // called before the mailboxes are emptied; may be nil
+}
+
+// A part is sent in one transaction.
+type part struct {
+	from, to string
+	content  func(n int64) []byte
+}
+
+// A result is what a round took. Times are milliseconds.
+type result struct {
+	accepted, done float64 // messages per second: until the last 250, until all that follows has arrived
+	cpu            map[string]float64
+	total          float64 // processor time per message, of all servers
+	p50, p99       float64 // from the moment a message was due until its 250
+}
+
+// carry carries the load and waits for all that follows from it.
+func (l *lane) carry(ctx context.Context, o load) (result, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	open := make([]line, o.sessions)
+	for i := range open {
+		var err error
+		if open[i], err = l.connect(ctx, o.parts); err != nil {
+			return result{}, err
+		}
+		defer open[i].close()
+	}
+	// All that is sent is made before the clock starts.
+	first := l.sent.Add(int64(o.messages)) - int64(o.messages)
+	raw := make([][][]byte, o.messages)
+	for i := range raw {
+		for _, p := range o.parts {
+			raw[i] = append(raw[i], p.content(first+int64(i)))
+		}
+	}
+	sunk := l.sink.taken.Load() + int64(o.messages*o.sunk)
+	if err := l.usage.adopt(l.masters()); err != nil {
+		return result{}, err
+	}
+	before, start := l.usage.read(), time.Now()
+	took := make([]time.Duration, o.messages)
+	var next atomic.Int64
+	g, gctx := errgroup.WithContext(ctx)
+	for _, c := range open {
+		g.Go(func() error {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= o.messages {
+					return nil
+				}
+				due := time.Now()
+				if o.rate > 0 {
+					due = start.Add(time.Duration(float64(i) / o.rate * float64(time.Second)))
+					if !pause(gctx, time.Until(due)) {
+						return gctx.Err()
+					}
+				}
+				for k, p := range o.parts {
+					if _, err := c[p.from].Send(p.from, []string{p.to}, raw[i][k]); err != nil {
+						return err
+					}
+				}
+				took[i] = time.Since(due)
+			}
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return result{}, err
+	}
+	accepted := time.Since(start)
+	if err := l.arrived(ctx, o, sunk); err != nil {
+		return result{}, err
+	}
+	done := time.Since(start)
+	if o.boxes[taken] > 0 {
+		l.bearable = max(l.bearable, float64(o.messages)/done.Seconds())
+	}
+	r := figures(o.messages, accepted, done, before, l.usage.read(), took)
+	if o.look != nil {
+		if err := o.look(); err != nil {
+			return r, err
+		}
+	}
+	return r, l.empty(ctx, o)
+}
+
+// A line is the open sessions of one sender at a time, by user.
+type line map[string]*stage.Session
+
+func (l *lane) connect(ctx context.Context, parts []part) (line, error) {
+	c := line{}
+	for _, p := range parts {
+		if c[p.from] != nil {
+			continue
+		}
+		s, err := l.stage.Login(ctx, p.from)
+		if err != nil {
+			c.close()
+			return nil, err
+		}
+		c[p.from] = s
+	}
+	return c, nil
+}
+
+func (c line) close() {
+	for _, s := range c {
+		_ = s.Close() // all has been sent
+	}
+}
+
+// pause waits; false: ctx was done first.
+func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// arrived waits until all mailboxes and the sink have what they should.
+func (l *lane) arrived(ctx context.Context, o load, sunk int64) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		missing := ""
+		if n := l.sink.taken.Load(); n < sunk {
+			missing = fmt.Sprintf("the sink lacks %d", sunk-n)
+		}
+		for address, each := range o.boxes {
+			if missing != "" {
+				break
+			}
+			files, err := l.stage.MailFiles(address)
+			if err != nil {
+				return err
+			}
+			if len(files) < o.messages*each {
+				missing = fmt.Sprintf("%s has %d of %d", address, len(files), o.messages*each)
+			}
+		}
+		if missing == "" {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %s", ctx.Err(), missing)
+		}
+	}
+}
+
+// empty empties the mailboxes: Dovecot takes longer to deliver into a large one.
+func (l *lane) empty(ctx context.Context, o load) error {
+	for address := range o.boxes {
+		if err := l.stage.Empty(ctx, address); err != nil {
+			return err
+		}
+	}
+	return nil
+}
