@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pecd/pec"
+	"pecd/signer/libcrypto"
 )
 
 // maxPEM limits key and certificate files, in octets.
@@ -48,7 +49,7 @@ func newIdentity(key crypto.Signer, leaf *x509.Certificate, issuers []*x509.Cert
 	if err := profileError(leaf, now); err != nil {
 		return nil, err
 	}
-	return &Identity{key: key, leaf: leaf, issuers: issuers, address: pec.Address(leaf.EmailAddresses[0])}, nil
+	return &Identity{key: libcrypto.Faster(key), leaf: leaf, issuers: issuers, address: pec.Address(leaf.EmailAddresses[0])}, nil
 }
 
 // identityOf picks the certificate of key among certs; the others are issuers.

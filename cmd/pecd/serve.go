@@ -28,6 +28,7 @@ import (
 	"pecd/pec/directory"
 	"pecd/plugins/host"
 	"pecd/points/act"
+	"pecd/signer/libcrypto"
 )
 
 // drainTime is how long messages under way may take after SIGTERM; systemd
@@ -58,7 +59,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	// A limit on the length of files is a full disk: the write fails, and is dealt
 	// with there. Go ends the process otherwise.
 	signal.Ignore(syscall.SIGXFSZ)
-	log.Info("starting", "version", version, "provider", in.provider.Name, "config", c.Config,
+	log.Info("starting", "version", version, "provider", in.provider.Name, "config", c.Config, "rsa", rsaLibrary(),
 		"directory_providers", len(in.directory.Providers()), "certificate_until", in.signer.IdentityAt(clock()).Certificate().NotAfter)
 
 	store, err := logstore.Open(ctx, logstore.Options{Dir: in.config.Store.Path, Now: clock, Rand: rand.Reader, AtStep: storeStep, Log: log})
@@ -104,6 +105,15 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		return err
 	}
 	return d.run(ctx, in)
+}
+
+// rsaLibrary is what signs with RSA keys that lie in files.
+func rsaLibrary() string {
+	v, err := libcrypto.Version()
+	if err != nil {
+		return "Go"
+	}
+	return v
 }
 
 // enforce puts an installation in force: the next messages are its. What others

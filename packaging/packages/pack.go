@@ -144,9 +144,11 @@ func (j *job) manifest(name, format string) (*manifest, error) {
 	}
 	if name == "pecd" && format == "deb" {
 		m.Depends = append(m.Depends, "passwd")
+		m.Recommends = []string{"libssl3 | libssl3t64"} // opened at run time, for speed
 		m.Suggests = []string{"postfix | sendmail-bin", "dovecot-lmtpd", "pecd-plugin-clamav", "apparmor"}
 	} else if name == "pecd" {
 		m.Depends = append(m.Depends, "shadow-utils")
+		m.Recommends = []string{"libcrypto.so.3()(64bit)"}
 	}
 	m.Contents = c.list
 	return m, nil
