@@ -1,6 +1,6 @@
 // Package courier hands the signed messages of the outbox to the MTA's
-// re-injection listener by SMTP and retries until it takes them. The MTA is the
-// only queue: the courier talks to one place, resolves no name, and neither
+// re-injection listener by SMTP and retries until it takes them; who gives it a
+// direct way for some recipients is asked first. The MTA is the only queue: the courier talks to one place, resolves no name, and neither
 // drops nor bounces anything. A message leaves the outbox only after the reply to
 // its final dot; if that reply is lost the message is sent again, as RFC 5321,
 // 6.1 has it.
@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"pecd/logstore"
+	"pecd/pec"
 )
 
 // The steps at which Options.AtStep is called, in the order of a message's way.
@@ -34,6 +35,7 @@ const (
 	OutcomeRefused     = "refused"     // the listener said no, for now or for good
 	OutcomeFailed      = "failed"      // the connection broke or the message could not be read
 	OutcomeUnreachable = "unreachable" // no connection could be made
+	OutcomeDirect      = "direct"      // taken by Options.Direct, for some or all
 )
 
 // Options are what New needs. Dial, Hostname and Now must be set.
@@ -44,6 +46,14 @@ type Options struct {
 	Hostname string
 	// Connections is how many messages are sent at a time; zero means 4.
 	Connections int
+	// Direct, if set, is asked first: it may take m to some of its recipients without
+	// the MTA, and returns them. What it returns is settled as what the MTA has taken
+	// is; the MTA gets the message for the others. It is called from several
+	// goroutines, and must be ready to get a message again that it has taken.
+	Direct func(ctx context.Context, m logstore.Outgoing) []pec.Address
+	// Yield, if set, is called before a message is sent that was put into the outbox
+	// at created, and returns when it may be.
+	Yield func(ctx context.Context, created time.Time)
 	// Now is the clock against which messages are due.
 	Now func() time.Time
 	// Log receives what the operator should know; nil discards it.

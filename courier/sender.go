@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -47,13 +48,46 @@ func (s *sender) run(ctx, hard context.Context) {
 // deliver carries one message through an attempt and tells the store.
 func (s *sender) deliver(ctx, hard context.Context, m logstore.Outgoing) result {
 	c := s.courier
+	if c.Yield != nil {
+		c.Yield(ctx, m.Created)
+	}
+	if m.To = s.direct(hard, m); len(m.To) == 0 {
+		return result{id: m.ID}
+	}
+	return s.handOver(ctx, hard, m)
+}
+
+// direct returns the recipients that the MTA must be given the message for: none
+// also if the store could not be told of those who have it until the end.
+func (s *sender) direct(hard context.Context, m logstore.Outgoing) []pec.Address {
+	c := s.courier
+	if c.Direct == nil || hard.Err() != nil {
+		return m.To
+	}
+	start := c.Now()
+	taken := c.Direct(hard, m)
+	if len(taken) == 0 {
+		return m.To
+	}
+	c.AtStep(StepReplied)
+	c.Observe(OutcomeDirect, c.Now().Sub(start))
+	if !s.record(hard, m, taken) {
+		return nil
+	}
+	c.AtStep(StepTaken)
+	return slices.DeleteFunc(slices.Clone(m.To), func(a pec.Address) bool { return slices.ContainsFunc(taken, a.Same) })
+}
+
+// handOver hands the message to the MTA.
+func (s *sender) handOver(ctx, hard context.Context, m logstore.Outgoing) result {
+	c := s.courier
 	if !s.connected(ctx, hard) {
 		return result{id: m.ID}
 	}
 	start := c.Now()
 	taken, err := s.send(m)
 	if errors.Is(err, errStale) {
-		return s.deliver(ctx, hard, m) // over a new connection, which is not stale
+		return s.handOver(ctx, hard, m) // over a new connection, which is not stale
 	}
 	c.Observe(outcome(taken, err), c.Now().Sub(start))
 	if len(taken) > 0 {

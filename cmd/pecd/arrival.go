@@ -37,6 +37,7 @@ type arrival struct {
 	arrivalDoor
 	office *office
 	env    lmtp.Envelope
+	direct bool // it comes from the outbox; the MTA gets it if not all goes well
 	m      *message.Message
 	found  reception.Found
 	bounce reception.Bounce // if the message is a notification about one of ours
@@ -67,6 +68,10 @@ func (a *arrival) End(ctx context.Context, env lmtp.Envelope) []lmtp.Status {
 	a.found = reception.Examine(a.m, rep, verr, a.office.directory, a.office.location)
 	a.metrics.arrivals.WithLabelValues(a.found.Class.String()).Inc()
 	a.log = a.log.With("qid", queueID(a.m.Header), "id", a.found.Event.Identifier, "kind", a.found.Event.Kind)
+	if a.direct && a.found.Class == reception.Other {
+		a.log.Warn("a message of ours is not certified mail to ourselves: the MTA gets it", "msgid", a.m.Header.Get("Message-ID"))
+		return a.status
+	}
 	if err := a.receive(ctx); err != nil {
 		a.log.Error("message put off", "msgid", a.m.Header.Get("Message-ID"), "err", err)
 		a.doubt.Store(true)
@@ -415,6 +420,10 @@ func (a *arrival) deliver(ctx context.Context, to []pec.Address, done []bool, c 
 		r := &results[open[j]]
 		r.Answer, r.Code = result(s)
 		r.Text = s.Text
+		if a.direct && r.Answer == delivery.Never {
+			// The MTA may know the address by another name. It asks the store again.
+			r.Answer = delivery.NotNow
+		}
 		if r.Answer != delivery.Delivered {
 			a.log.Warn("mailbox store refused", "recipient", r.Recipient, "code", s.Code, "enhanced", r.Code, "text", s.Text)
 		}

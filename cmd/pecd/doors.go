@@ -42,6 +42,7 @@ type doors struct {
 	watch   *availability.Stopwatch
 	turns   turns       // of messages that arrive, by their digest
 	doubt   atomic.Bool // an arrival could not be settled: can the store be written?
+	crowd   crowd       // of messages that are being accepted
 }
 
 // spool receives a message into the store and watches its octets go by.
@@ -105,6 +106,7 @@ func (s *submission) End(ctx context.Context, env milter.Envelope) milter.Verdic
 	}()
 	start := s.now()
 	defer s.observe("access", start)
+	defer s.crowd.enter()()
 	v, word := s.decide(ctx, env)
 	if word == "accept" {
 		if err := s.watch.Observe(start.In(s.office.location), s.now().Sub(start)); err != nil {

@@ -184,7 +184,7 @@ func briefHash(name string) func() hash.Hash {
 // needsRestart reports whether something changed that is opened only at start.
 func needsRestart(old, now *config.Config) bool {
 	return old.Access.Milter != now.Access.Milter || old.Access.SocketGroup != now.Access.SocketGroup || old.Access.SocketMode != now.Access.SocketMode ||
-		old.Access.MaxSize != now.Access.MaxSize || old.Access.NoticeSize != now.Access.NoticeSize || old.Gate.Milter != now.Gate.Milter || old.Reception != now.Reception || old.Delivery != now.Delivery ||
+		old.Access.MaxSize != now.Access.MaxSize || old.Access.NoticeSize != now.Access.NoticeSize || old.Gate.Milter != now.Gate.Milter || old.Reception != now.Reception || old.Delivery.Store != now.Delivery.Store ||
 		old.Courier != now.Courier || old.Store != now.Store || old.Metrics != now.Metrics || !reflect.DeepEqual(old.Time, now.Time) ||
 		!reflect.DeepEqual(specs(old), specs(now))
 }

@@ -210,6 +210,11 @@ type Delivery struct {
 	// Store is the LMTP socket of the mailbox store: unix:/path or
 	// inet:host:port.
 	Store string `toml:"store"`
+	// Direct says whether messages for our own users go to the reception point
+	// straight from the outbox, instead of through the MTA, which gets those that
+	// the mailbox store does not take. The MTA's own maps (aliases, copies) and
+	// filters do not see what goes that way. Default: true.
+	Direct *bool `toml:"direct"`
 }
 
 // Courier hands signed messages to the MTA.
@@ -324,6 +329,10 @@ func (c *Config) defaults() {
 	str(&c.Gate.TLS, "warn")
 	str(&c.Reception.SocketMode, "0660")
 	str(&c.Delivery.BriefHash, "sha1")
+	if c.Delivery.Direct == nil {
+		c.Delivery.Direct = new(bool)
+		*c.Delivery.Direct = true
+	}
 	if c.Provider.English == nil {
 		c.Provider.English = new(bool)
 		*c.Provider.English = true

@@ -185,6 +185,7 @@ func (pl *planner) submissions() (dkim []string) {
 	for _, o := range []struct{ name, value, reason string }{
 		{"message_drop_headers", "", "pecd must see Bcc, to refuse it"},
 		{"cleanup_replace_stray_cr_lf", "no", "a lone CR stays as it came"},
+		{"in_flow_delay", "0", "what pecd takes leaves this queue at once: Postfix must not slow its clients down for it"},
 		{"disable_mime_input_processing", "yes", "MIME header fields stay as they came"},
 		{"message_reject_characters", `\0`, "a NUL in a header field would cut it"},
 		{"header_checks", "", "nothing is changed before pecd has seen it"},

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"pecd/lmtp"
+	"pecd/logstore"
+	"pecd/pec"
+)
+
+// takeDirect carries a message of the outbox to those recipients who are our own
+// users, on the way that it would take through the MTA: reception point, mailbox
+// store, delivery point. It returns those whose matter is closed; the MTA gets the
+// message for all others, as if nobody had tried (docs/decisions/0016-direct.md).
+func (d arrivalDoor) takeDirect(ctx context.Context, m logstore.Outgoing) []pec.Address {
+	office := d.office.Load()
+	if !*office.config.Delivery.Direct {
+		return nil
+	}
+	var ours []pec.Address
+	env := lmtp.Envelope{Sender: string(m.From), EnvelopeID: m.EnvelopeID}
+	for _, to := range m.To {
+		if office.provider.Manages(to.Domain()) {
+			ours, env.Recipients = append(ours, to), append(env.Recipients, string(to))
+		}
+	}
+	if len(ours) == 0 {
+		return nil
+	}
+	body, err := d.store.NewBody()
+	if err != nil {
+		return nil // the store is closing
+	}
+	a := &arrival{spool: spool{body: body}, arrivalDoor: d, office: office, direct: true}
+	if err := a.copy(m); err != nil {
+		d.log.Warn("the MTA gets a message that could have gone straight", "message_id", m.MessageID, "err", err)
+		a.Abort()
+		return nil
+	}
+	var taken []pec.Address
+	for i, s := range a.End(ctx, env) {
+		if s.OK() {
+			taken = append(taken, ours[i])
+		}
+	}
+	return taken
+}
+
+// copy spools the message with a trace field, as each hop adds one (RFC 5321, 4.4).
+func (a *arrival) copy(m logstore.Outgoing) error {
+	domain := a.office.config.Provider.Domain
+	_, err := fmt.Fprintf(a, "Received: from %s by %s (pecd)\r\n with LMTP id P%s; %s\r\n", domain, domain, strconv.FormatInt(m.ID, 10),
+		a.now().In(a.office.location).Format("Mon, 02 Jan 2006 15:04:05 -0700"))
+	if err != nil {
+		return err
+	}
+	_, err = m.Content.WriteTo(a)
+	return err
+}
