@@ -86,7 +86,8 @@ type Courier struct {
 	work chan logstore.Outgoing // from dispatch to the senders; unbuffered
 	done chan result            // back
 
-	saidNo8BitMIME, saidNoDSN atomic.Bool // logged once
+	saidNo8BitMIME, saidNoDSN atomic.Bool  // logged once
+	deaf                      atomic.Int32 // messages of which the store could not be told yet
 }
 
 // A result is what became of a message that was given to a sender.

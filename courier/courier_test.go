@@ -89,9 +89,17 @@ func TestSteps(t *testing.T) {
 	f.run(f.store)
 	f.empty()
 	f.halt()
-	message := []string{courier.StepBegun, courier.StepSent, courier.StepReplied, courier.StepTaken}
-	if want := slices.Concat([]string{courier.StepConnected}, message, message); !slices.Equal(steps, want) {
-		t.Errorf("steps %v, want %v", steps, want)
+	// The store hears of the first message while the second is sent.
+	taken := 0
+	sent := slices.DeleteFunc(slices.Clone(steps), func(s string) bool {
+		if s == courier.StepTaken {
+			taken++
+		}
+		return s == courier.StepTaken || s == courier.StepReplied
+	})
+	message := []string{courier.StepBegun, courier.StepSent}
+	if want := slices.Concat([]string{courier.StepConnected}, message, message); !slices.Equal(sent, want) || taken != 2 {
+		t.Errorf("steps %v, want %v and two taken", steps, want)
 	}
 }
 

@@ -19,15 +19,22 @@ import (
 type sender struct {
 	courier *Courier
 	conn    net.Conn
-	client  *smtp.Client // nil without a connection
-	used    bool         // a message has gone over it
-	release func() bool  // stops the watch of the hard context
+	client  *smtp.Client  // nil without a connection
+	used    bool          // a message has gone over it
+	noting  chan struct{} // holds a place for each message that the store is being told of
+	release func() bool   // stops the watch of the hard context
 }
 
 // run sends what comes until the dispatch closes the channel.
 func (s *sender) run(ctx, hard context.Context) {
-	defer s.hangUp()
 	c := s.courier
+	s.noting = make(chan struct{}, maxNoting)
+	defer func() {
+		s.hangUp()
+		for range maxNoting {
+			s.noting <- struct{}{} // until all have ended
+		}
+	}()
 	for {
 		var idle <-chan time.Time
 		if s.client != nil {
@@ -38,69 +45,96 @@ func (s *sender) run(ctx, hard context.Context) {
 			if !ok {
 				return
 			}
-			c.done <- s.deliver(ctx, hard, m)
+			s.deliver(ctx, hard, m)
 		case <-idle:
 			s.hangUp()
 		}
 	}
 }
 
+// maxNoting is how many messages of one sender may be taken without that the store
+// knows yet. The next message does not wait for the sync of the one before.
+const maxNoting = 16
+
 // deliver carries one message through an attempt and tells the store.
-func (s *sender) deliver(ctx, hard context.Context, m logstore.Outgoing) result {
+func (s *sender) deliver(ctx, hard context.Context, m logstore.Outgoing) {
 	c := s.courier
+	// What the store does not hear of is sent again after a crash: no more of that
+	// until it hears again.
+	for n := 1; c.deaf.Load() > 0; n++ {
+		if !wait(hard, min(c.Retry(n), time.Second)) {
+			c.done <- result{id: m.ID}
+			return
+		}
+	}
 	if c.Yield != nil {
 		c.Yield(ctx, m.Created)
 	}
-	if m.To = s.direct(hard, m); len(m.To) == 0 {
-		return result{id: m.ID}
+	if done := s.direct(hard, &m); !done {
+		s.handOver(ctx, hard, m)
 	}
-	return s.handOver(ctx, hard, m)
 }
 
-// direct returns the recipients that the MTA must be given the message for: none
-// also if the store could not be told of those who have it until the end.
-func (s *sender) direct(hard context.Context, m logstore.Outgoing) []pec.Address {
+// direct asks Options.Direct. It returns true if nothing is left to do, and
+// otherwise leaves in m the recipients for whom the MTA must be given it.
+func (s *sender) direct(hard context.Context, m *logstore.Outgoing) (done bool) {
 	c := s.courier
 	if c.Direct == nil || hard.Err() != nil {
-		return m.To
+		return false
 	}
 	start := c.Now()
-	taken := c.Direct(hard, m)
+	taken := c.Direct(hard, *m)
 	if len(taken) == 0 {
-		return m.To
+		return false
 	}
-	c.AtStep(StepReplied)
 	c.Observe(OutcomeDirect, c.Now().Sub(start))
-	if !s.record(hard, m, taken) {
-		return nil
+	rest := slices.DeleteFunc(slices.Clone(m.To), func(a pec.Address) bool { return slices.ContainsFunc(taken, a.Same) })
+	if len(rest) == 0 {
+		s.note(hard, *m, taken)
+		return true
 	}
-	c.AtStep(StepTaken)
-	return slices.DeleteFunc(slices.Clone(m.To), func(a pec.Address) bool { return slices.ContainsFunc(taken, a.Same) })
+	if !s.record(hard, *m, taken) {
+		c.done <- result{id: m.ID}
+		return true
+	}
+	m.To = rest
+	return false
+}
+
+// note tells the store that all recipients of m are settled, while the sender
+// goes on with the next message, and then the dispatch.
+func (s *sender) note(hard context.Context, m logstore.Outgoing, taken []pec.Address) {
+	s.noting <- struct{}{}
+	go func() {
+		defer func() { <-s.noting }()
+		s.record(hard, m, taken)
+		s.courier.done <- result{id: m.ID}
+	}()
 }
 
 // handOver hands the message to the MTA.
-func (s *sender) handOver(ctx, hard context.Context, m logstore.Outgoing) result {
+func (s *sender) handOver(ctx, hard context.Context, m logstore.Outgoing) {
 	c := s.courier
 	if !s.connected(ctx, hard) {
-		return result{id: m.ID}
+		c.done <- result{id: m.ID}
+		return
 	}
 	start := c.Now()
 	taken, err := s.send(m)
 	if errors.Is(err, errStale) {
-		return s.handOver(ctx, hard, m) // over a new connection, which is not stale
+		s.handOver(ctx, hard, m) // over a new connection, which is not stale
+		return
 	}
 	c.Observe(outcome(taken, err), c.Now().Sub(start))
-	if len(taken) > 0 {
-		c.AtStep(StepReplied)
-		if s.record(hard, m, taken) {
-			c.AtStep(StepTaken)
-		}
-	}
 	if err == nil {
-		return result{id: m.ID}
+		s.note(hard, m, taken)
+		return
+	}
+	if len(taken) > 0 {
+		s.record(hard, m, taken)
 	}
 	logFailure(c.Log, m, err)
-	return s.postpone(hard, m, err)
+	c.done <- s.postpone(hard, m, err)
 }
 
 func outcome(taken []pec.Address, err error) string {
@@ -120,10 +154,16 @@ func outcome(taken []pec.Address, err error) string {
 // the message would be sent again. It reports false if hard was done first.
 func (s *sender) record(hard context.Context, m logstore.Outgoing, taken []pec.Address) bool {
 	c := s.courier
+	c.AtStep(StepReplied)
 	for n := 1; ; n++ {
 		err := c.store.Taken(hard, m.ID, taken)
 		if err == nil {
+			c.AtStep(StepTaken)
 			return true
+		}
+		if n == 1 {
+			c.deaf.Add(1)
+			defer c.deaf.Add(-1)
 		}
 		c.Log.Error("courier: the MTA has the message but the store cannot note it; if the process ends now it is sent again",
 			"message_id", m.MessageID, "id", identifier(m), "error", err)

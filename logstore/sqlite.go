@@ -158,6 +158,11 @@ func (s *SQLite) open(ctx context.Context) error {
 	return err
 }
 
+// checkpointPages is how long SQLite's log grows, in pages, before it is written
+// back. Bodies stay in the store for a moment only: the longer the log, the fewer
+// of their pages are ever written back.
+const checkpointPages = 8000
+
 // connect gives the writer a connection, a new one after a failure, so that no
 // state of the failed one remains.
 func (s *SQLite) connect(ctx context.Context) error {
@@ -171,6 +176,10 @@ func (s *SQLite) connect(ctx context.Context) error {
 	if err = checkPragmas(ctx, c); err != nil {
 		dropConn(c)
 		return err
+	}
+	if _, err = c.ExecContext(ctx, fmt.Sprintf("PRAGMA wal_autocheckpoint = %d", checkpointPages)); err != nil {
+		dropConn(c)
+		return failure("preparing the database", err)
 	}
 	s.conn = c
 	return nil

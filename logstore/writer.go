@@ -13,6 +13,9 @@ import (
 // does not wait for ever.
 const maxBatch = 128
 
+// maxLinger is how long a transaction of patient jobs waits for others at most.
+const maxLinger = 20 * time.Millisecond
+
 // findOutLimit bounds how long the writer tries to find out whether a commit
 // happened, while everything waits, and findOutPause is between two tries.
 const (
@@ -105,9 +108,13 @@ func (s *SQLite) run() {
 	}
 }
 
-// gather returns first and all jobs that wait already.
+// gather returns first and all jobs that wait already. While it has only jobs
+// whose callers have time, it waits a little for others: they cost a sync less.
 func (s *SQLite) gather(first job) []job {
 	jobs := []job{first}
+	if patient(first) {
+		jobs = s.linger(jobs)
+	}
 	for len(jobs) < maxBatch {
 		select {
 		case j := <-s.queue:
@@ -117,6 +124,32 @@ func (s *SQLite) gather(first job) []job {
 		}
 	}
 	return jobs
+}
+
+// linger waits for the first job that is not patient, maxLinger at most.
+func (s *SQLite) linger(jobs []job) []job {
+	t := time.NewTimer(maxLinger)
+	defer t.Stop()
+	for len(jobs) < maxBatch {
+		select {
+		case j := <-s.queue:
+			if jobs = append(jobs, j); !patient(j) {
+				return jobs
+			}
+		case <-t.C:
+			return jobs
+		case <-s.closing:
+			return jobs
+		}
+	}
+	return jobs
+}
+
+// patient reports whether nobody outside waits for j: what the MTA has taken is
+// sent again if it is lost in a crash, as after a reply lost on the wire.
+func patient(j job) bool {
+	_, ok := j.(*takenJob)
+	return ok
 }
 
 // batch carries out jobs in one transaction. If that fails because of one of

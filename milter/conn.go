@@ -39,7 +39,7 @@ type conn struct {
 
 	mu       sync.Mutex // guards what follows, and the order of read deadlines
 	busy     bool       // a message is under way
-	draining bool       // to end when not busy
+	draining bool       // to end when it has been without a message for a while
 }
 
 func newConn(s *Server, raw net.Conn) *conn {
@@ -107,10 +107,14 @@ func (c *conn) readPacket() (gomilter.Code, []byte, error) {
 func (c *conn) awaitPacket() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	patience := c.s.opts.ReadTimeout
 	if c.draining && !c.busy {
+		patience = min(patience, c.s.opts.Linger)
+	}
+	if patience < 0 {
 		return errDraining
 	}
-	return c.Conn.SetReadDeadline(time.Now().Add(c.s.opts.ReadTimeout))
+	return c.Conn.SetReadDeadline(time.Now().Add(patience))
 }
 
 // cutShort is the error of a connection that ended within a packet.
@@ -147,7 +151,8 @@ func (c *conn) look(code gomilter.Code, data []byte) ([]byte, error) {
 	case gomilter.CodeConn:
 		return data, checkConnect(data)
 	case gomilter.CodeMail:
-		return data, c.begin()
+		c.begin()
+		return data, nil
 	case gomilter.CodeHeader:
 		if !fieldIsWhole(data) {
 			c.session.malformed()
@@ -172,14 +177,10 @@ func (c *conn) look(code gomilter.Code, data []byte) ([]byte, error) {
 }
 
 // begin marks that a message is under way, which a shutdown waits for.
-func (c *conn) begin() error {
+func (c *conn) begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.draining {
-		return errDraining
-	}
 	c.busy = true
-	return nil
 }
 
 func (c *conn) idle() {
@@ -188,13 +189,13 @@ func (c *conn) idle() {
 	c.busy = false
 }
 
-// drain makes the connection end: now, or when its message has ended.
+// drain makes the connection end when there is no message on it for a while.
 func (c *conn) drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.draining = true
 	if !c.busy {
-		_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // fails only if the connection has ended already
+		_ = c.Conn.SetReadDeadline(time.Now().Add(c.s.opts.Linger)) // fails only if the connection has ended already
 	}
 }
 

@@ -135,6 +135,10 @@ type Options struct {
 	// the MTA's own patience (Postfix: milter_content_timeout, 300 s).
 	// 0: 2 minutes.
 	EndTimeout time.Duration
+	// Linger is how long a connection is still served after Shutdown began while no
+	// message is under way on it: the MTA's client may be about to send one, and the
+	// MTA would have to refuse it. 0: 5 seconds; negative: none.
+	Linger time.Duration
 	// Observe is told of events, for metrics. It may be called concurrently.
 	Observe func(event string)
 }
@@ -154,6 +158,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.EndTimeout == 0 {
 		o.EndTimeout = 2 * time.Minute
+	}
+	if o.Linger == 0 {
+		o.Linger = 5 * time.Second
 	}
 	if o.Observe == nil {
 		o.Observe = func(string) {}

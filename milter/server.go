@@ -26,7 +26,7 @@ type Server struct {
 	closing   bool
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
-	ended     sync.WaitGroup // one for each element of conns; Add only while closing is false
+	ended     sync.WaitGroup // one for each element of conns, and one for each Serve, which alone adds others
 }
 
 // NewServer returns a server that waits for Serve.
@@ -53,7 +53,9 @@ func (s *Server) Serve(l net.Listener) error {
 		return errors.Join(ErrServerClosed, l.Close())
 	}
 	s.listeners[l] = struct{}{}
+	s.ended.Add(1)
 	s.mu.Unlock()
+	defer s.ended.Done()
 
 	// One go-milter server for each listener: the pairing of connection and
 	// session relies on Accept and NewMilter being called in turn.
@@ -88,8 +90,8 @@ func (s *Server) protocol() gomilter.OptProtocol {
 	return p
 }
 
-// Shutdown stops accepting, closes connections without a message, and waits
-// until the messages under way have their verdict. When ctx ends first it closes
+// Shutdown stops accepting, closes connections that have had no message for
+// Options.Linger, and waits until all have ended. When ctx ends first it closes
 // all connections, cancels what the backend does, and returns the error of ctx.
 func (s *Server) Shutdown(ctx context.Context) error {
 	err := s.stopAccepting()
@@ -128,15 +130,20 @@ func (s *Server) stopAccepting() error {
 	return errors.Join(errs...)
 }
 
-// add registers a new connection; false: it is one too many.
+// add registers a new connection; false: it is one too many. One that was taken
+// from the listener just when a shutdown began is served as those before it: nobody
+// else could serve it.
 func (s *Server) add(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing || len(s.conns) >= s.opts.MaxConnections {
+	if s.ctx.Err() != nil || len(s.conns) >= s.opts.MaxConnections {
 		return false
 	}
 	s.conns[c] = struct{}{}
 	s.ended.Add(1)
+	if s.closing {
+		c.drain()
+	}
 	return true
 }
 

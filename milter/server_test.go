@@ -125,7 +125,7 @@ func TestTooManyConnections(t *testing.T) {
 // Shutdown ends idle connections, lets messages end, and then their connections.
 func TestShutdown(t *testing.T) {
 	r := newRecorder()
-	s := start(t, milter.Options{Backend: checker{r}}) // answers to recipients, so we know how far it is
+	s := start(t, milter.Options{Backend: checker{r}, Linger: 100 * time.Millisecond}) // answers to recipients, so we know how far it is
 	idle, used := s.dial(t), s.dial(t)
 	mustSend(t, idle, plain, 'd')
 	r.next(t)
@@ -163,6 +163,34 @@ func TestShutdown(t *testing.T) {
 	}
 	if err := s.Serve(listen(t)); !errors.Is(err, milter.ErrServerClosed) {
 		t.Errorf("Serve after Shutdown: %v", err)
+	}
+}
+
+// A connection whose client goes on is served while others drain.
+func TestShutdownLingers(t *testing.T) {
+	r := newRecorder()
+	s := start(t, milter.Options{Backend: r, Linger: patience})
+	c := s.dial(t)
+	mustSend(t, c, plain, 'd')
+	r.next(t)
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		done <- s.Shutdown(ctx)
+	}()
+	for { // until the shutdown has begun
+		other, err := miltertest.Dial(s.addr)
+		if err != nil {
+			break
+		}
+		other.Close()
+	}
+	mustSend(t, c, plain, 'd')
+	r.next(t)
+	c.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -88,7 +88,7 @@ func (h *hall) run(ctx context.Context, j job) error {
 	results := make([][]result, len(j.lanes))
 	for _, l := range j.lanes {
 		warm := j.load(l)
-		warm.messages, warm.rate = max(1, warm.messages/20), 0
+		warm.messages, warm.rate = max(warm.sessions, warm.messages/20), 0
 		if _, err := l.carry(ctx, warm); err != nil {
 			return fmt.Errorf("%s: %w", l.name, err)
 		}

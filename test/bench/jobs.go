@@ -8,12 +8,22 @@ import (
 )
 
 const (
-	alice = "alice@alfa.example"
-	anna  = "anna@alfa.example"
-	bob   = "bob@beta.example"
-	mario = "mario@ordinary.example" // whose server is the sink
-	taken = "ricevute@alfa.example"
+	mario  = "mario@ordinary.example" // whose server is the sink
+	taken  = "ricevute@alfa.example"
+	people = 50 // the most sessions
 )
+
+// sender is the user of a session, and the one to whom he writes within his
+// provider or at the other.
+func sender(i int) string        { return fmt.Sprintf("p%d@alfa.example", i%people+1) }
+func neighbour(i int) string     { return sender(i + 1) }
+func correspondent(i int) string { return fmt.Sprintf("p%d@beta.example", i%people+1) }
+func all(of func(int) string) (list []string) {
+	for i := range people {
+		list = append(list, of(i))
+	}
+	return list
+}
 
 var sizes = []struct {
 	name   string
@@ -41,22 +51,39 @@ func (h *hall) jobs(ctx context.Context) ([]job, error) {
 // abroad is a load of messages to another domain: the message, or the envelope,
 // goes to the sink, and with pecd the acceptance receipt to the sender.
 func (l *lane) abroad(sessions, messages, octets int) load {
-	o := load{sessions: sessions, messages: messages, sunk: 1, boxes: map[string]int{},
-		parts: []part{{alice, mario, func(n int64) []byte { return letter(n, alice, mario, octets) }}}}
+	o := load{sessions: sessions, messages: messages, sunk: 1, parts: func(i int) []part { return one(sender(i), mario, octets) }}
 	if l.certified() {
-		o.boxes[alice] = 1
+		o.boxed, o.boxes = 1, all(sender)
 	}
 	return o
 }
 
+func one(from, to string, octets int) []part {
+	return []part{{from, to, func(n int64) []byte { return letter(n, from, to, octets) }}}
+}
+
 func (l *lane) certified() bool { return l.stage.Alfa.Pecd.Bin != "" }
+
+// exchange is a load of complete certified exchanges: in the mailboxes are then
+// the envelope, the acceptance, the take-charge and the delivery receipt.
+func exchange(sessions, messages, octets int, to func(int) string) load {
+	boxes := append(all(sender), taken)
+	if to(0) != neighbour(0) {
+		boxes = append(boxes, all(to)...)
+	}
+	return load{sessions: sessions, messages: messages, boxed: 4, boxes: boxes,
+		parts: func(i int) []part { return one(sender(i), to(i), octets) }}
+}
 
 // exchanges are complete certified exchanges within one provider and between two,
 // and how long acceptance takes at half of the load that one provider can bear.
 func (h *hall) exchanges(ctx context.Context) ([]job, error) {
 	var list []job
 	lanes := append([]*lane{h.plain}, h.pecd...)
-	for _, way := range []struct{ name, to string }{{"one provider", anna}, {"two providers", bob}} {
+	for _, way := range []struct {
+		name string
+		to   func(int) string
+	}{{"one provider", neighbour}, {"two providers", correspondent}} {
 		four, err := h.four(ctx, way.to)
 		if err != nil {
 			return nil, err
@@ -64,9 +91,9 @@ func (h *hall) exchanges(ctx context.Context) ([]job, error) {
 		for _, sessions := range []int{1, 10, 50} {
 			list = append(list, job{name: fmt.Sprintf("exchange/%s/%d", way.name, sessions), lanes: lanes, base: h.plain,
 				load: func(l *lane) load {
-					o := load{sessions: sessions, messages: h.burst / 2, boxes: map[string]int{way.to: 1, alice: 2, taken: 1}, parts: four}
-					if l.certified() {
-						o.parts = certified(way.to)
+					o := exchange(sessions, h.burst/2, 4<<10, way.to)
+					if !l.certified() {
+						o.parts = four
 					}
 					return o
 				},
@@ -75,7 +102,7 @@ func (h *hall) exchanges(ctx context.Context) ([]job, error) {
 	}
 	return append(list, job{name: "latency/half load", lanes: h.pecd,
 		load: func(l *lane) load {
-			o := load{sessions: 20, parts: certified(anna), boxes: map[string]int{anna: 1, alice: 2, taken: 1}}
+			o := exchange(20, 0, 4<<10, neighbour)
 			o.rate = l.bearable / 2
 			o.messages = int(o.rate * 10)
 			return o
@@ -83,40 +110,43 @@ func (h *hall) exchanges(ctx context.Context) ([]job, error) {
 		show: []figure{acceptedPerSecond, middle, tail99, cpuPerMessage}}), nil
 }
 
-func certified(to string) []part {
-	return []part{{alice, to, func(n int64) []byte { return letter(n, alice, to, 4<<10) }}}
-}
-
-// four are the messages of one certified exchange as they lie in the mailboxes, to
-// be sent as ordinary mail through servers without pecd: each from a user of the
-// server on which it began.
-func (h *hall) four(ctx context.Context, to string) ([]part, error) {
+// four returns the messages of one certified exchange as they lie in the
+// mailboxes, to be sent as ordinary mail through servers without pecd: each from a
+// user of the server on which it began, to the mailbox where it ended.
+func (h *hall) four(ctx context.Context, to func(int) string) (func(int) []part, error) {
 	l := h.pecd[0]
-	o := load{sessions: 1, messages: 1, parts: certified(to), boxes: map[string]int{to: 1, alice: 2, taken: 1}}
-	mails := map[string][][]byte{}
+	o := exchange(1, 1, 4<<10, to)
+	var envelope, acceptance, charge, delivery []byte
 	o.look = func() error {
-		for address := range o.boxes {
+		for address, into := range map[string][]*[]byte{to(0): {&envelope}, sender(0): {&acceptance, &delivery}, taken: {&charge}} {
 			list, err := l.stage.Mailbox(ctx, address)
 			if err != nil {
 				return err
 			}
-			mails[address] = list
+			if len(list) != len(into) {
+				return fmt.Errorf("%s has %d messages", address, len(list))
+			}
+			for i := range into {
+				*into[i] = list[i]
+			}
 		}
 		return nil
 	}
 	if _, err := l.carry(ctx, o); err != nil {
 		return nil, err
 	}
-	there := to
-	if to == anna {
-		there = alice // the submission of one and the same server
-	}
 	same := func(raw []byte) func(int64) []byte { return func(int64) []byte { return raw } }
-	return []part{
-		{alice, to, same(mails[to][0])},
-		{alice, alice, same(mails[alice][0])},
-		{there, taken, same(mails[taken][0])},
-		{there, alice, same(mails[alice][1])},
+	return func(i int) []part {
+		there := to(i)
+		if strings.HasSuffix(there, "@alfa.example") {
+			there = sender(i) // one session serves all: it is the same server
+		}
+		return []part{
+			{sender(i), to(i), same(envelope)},
+			{sender(i), sender(i), same(acceptance)},
+			{there, taken, same(charge)},
+			{there, sender(i), same(delivery)},
+		}
 	}, nil
 }
 

@@ -22,8 +22,7 @@ func (h *hall) memory(ctx context.Context) error {
 		if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
 			return err
 		}
-		parts := []part{{alice, anna, func(n int64) []byte { return letter(n, alice, anna, octets) }}}
-		_, err := l.carry(ctx, load{sessions: messages, messages: messages, parts: parts, boxes: map[string]int{anna: 1, alice: 2, taken: 1}})
+		_, err := l.carry(ctx, exchange(messages, messages, octets, neighbour))
 		if err != nil {
 			return err
 		}

@@ -170,7 +170,7 @@ func (p *Provider) writePecd() error {
 // ErrNotReady says that pecd ended, or did not say that it was ready in time.
 var ErrNotReady = errors.New("pecd did not become ready")
 
-// Pecd is the daemon of one provider. Bin, Args, Env and Config may be changed
+// Pecd is the daemon of one provider. Bin, Args, Env, Config and Sockets may be changed
 // while it does not run; after a change of Config call WriteConfig. The methods
 // may be called concurrently.
 type Pecd struct {
@@ -181,6 +181,7 @@ type Pecd struct {
 	Log        string // what it writes to standard error, of all its runs
 	PIDFile    string // ours, not pecd's
 	Config     PecdConfig
+	Sockets    []*os.File // passed to it as systemd passes sockets; nil: none
 
 	mu   sync.Mutex
 	done chan struct{} // closed when the process that we started has ended; nil if we started none
@@ -252,6 +253,12 @@ func (p *Pecd) spawn(log *os.File) (ended <-chan struct{}, err error) {
 	argv := p.argv()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), p.Env...)
+	if len(p.Sockets) > 0 {
+		// exec keeps the process id that the shell puts into LISTEN_PID.
+		cmd = exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`}, argv...)...)
+		cmd.Env = append(append(os.Environ(), p.Env...), "LISTEN_FDS="+strconv.Itoa(len(p.Sockets)))
+		cmd.ExtraFiles = p.Sockets
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	// Its own session: it outlives make, and an interrupt from the terminal is
 	// for us to handle.

@@ -40,6 +40,11 @@ func plan(dir, root string, o Options) (*Stage, error) {
 			o.Configure(p.Domain, &p.Pecd.Config)
 		}
 	}
+	for i := range o.People {
+		for _, p := range s.Providers() {
+			p.Users = append(p.Users, newUser(fmt.Sprintf("p%d", i+1), p.Domain))
+		}
+	}
 	s.Ordinary = &Ordinary{planServer(root, "ordinary", []string{"mario"}, next)}
 	return s, nil
 }

@@ -34,6 +34,8 @@ type Options struct {
 	// Milter, for servers WithoutPecd, is the name of a milter's socket in each
 	// provider's folder sock; submission asks it. For measuring what others cost.
 	Milter string
+	// People is how many more users each provider gets: p1, p2 and so on.
+	People int
 	// Configure, if set, may change each provider's pecd configuration before
 	// it is written.
 	Configure func(domain string, c *PecdConfig)
