@@ -7,7 +7,10 @@
 #   make test-install  the packages on a fresh Debian 12, with an upgrade; needs root
 #   make race       the unit tests three times with the race detector
 #   make fuzz       each fuzz target for FUZZTIME
-#   make bench      all benchmarks; needs root
+#   make bench      a Postfix without milter, with opendkim and with pecd, compared
+#                   in one run, and then all benchmarks of the parts; needs root
+#   make chaos      FAULTS=300 faults under MESSAGES=5000 messages, and a judge;
+#                   SEED=n repeats the faults of a run; needs root
 #   make demo       a certified message from one provider to another; needs root
 #                   KEYS=softhsm: with the keys in tokens of SoftHSM2; KEYS=pkcs12
 #   make demo-up    the demo's servers, to stay; .demo/env.json describes them
@@ -29,7 +32,7 @@ DEMO     = $(SUDO) bin/demo -dir .demo -pecd bin/pecd $(if $(KEYS),-keys $(KEYS)
 SUDO     = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: packages for-packages
-.PHONY: build test test-outside test-install race fuzz bench fmt demo demo-up demo-down clean bin/pecd bin/demo
+.PHONY: build test test-outside test-install race fuzz bench chaos fmt demo demo-up demo-down clean bin/pecd bin/demo
 .PHONY: for-build for-demo for-softhsm for-test for-install for-bench as-root
 .NOTPARALLEL:
 
@@ -68,7 +71,11 @@ fuzz: for-build
 	done
 
 bench: as-root for-bench
+	$(GO) run ./test/bench $(BENCH)
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./...
+
+chaos: as-root for-test
+	$(GO) run ./test/chaos -faults $(or $(FAULTS),300) -messages $(or $(MESSAGES),5000) $(if $(SEED),-seed $(SEED))
 
 fmt: for-build
 	$(GO) fmt ./...

@@ -52,7 +52,7 @@ func (t *term) signedData(attributes, signature []byte) []byte {
 func (id *Identity) sign(ctx context.Context, digest []byte) (signature []byte, err error) {
 	switch key := id.key.(type) {
 	case *rsa.PrivateKey:
-		// Without OpenSSL. PKCS #1 v1.5 draws no randomness; crypto/rsa verifies what it made.
+		// PKCS #1 v1.5 draws no randomness; crypto/rsa verifies what it made.
 		if signature, err = rsa.SignPKCS1v15(nil, key, crypto.SHA256, digest); err != nil {
 			return nil, fmt.Errorf("signer: the key does not sign: %w", err)
 		}

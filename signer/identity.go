@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"pecd/pec"
-	"pecd/signer/libcrypto"
 )
 
 // maxPEM limits key and certificate files, in octets.
@@ -49,7 +48,7 @@ func newIdentity(key crypto.Signer, leaf *x509.Certificate, issuers []*x509.Cert
 	if err := profileError(leaf, now); err != nil {
 		return nil, err
 	}
-	return &Identity{key: libcrypto.Faster(key), leaf: leaf, issuers: issuers, address: pec.Address(leaf.EmailAddresses[0])}, nil
+	return &Identity{key: key, leaf: leaf, issuers: issuers, address: pec.Address(leaf.EmailAddresses[0])}, nil
 }
 
 // identityOf picks the certificate of key among certs; the others are issuers.
@@ -85,6 +84,10 @@ func LoadPEM(keyFile, certFile string, now time.Time) (*Identity, error) {
 	}
 	return id, nil
 }
+
+// Through has the key's signatures made by wrap(key): the same key, in another
+// library. Each signature is verified. To be called before the identity is used.
+func (id *Identity) Through(wrap func(crypto.Signer) crypto.Signer) { id.key = wrap(id.key) }
 
 // Close gives back what the key holds: sessions of a hardware module. It waits
 // for signatures under way. Nothing is signed afterwards.

@@ -76,7 +76,8 @@ func killPoints() []killPoint {
 	add(false, 1, "door.taken-in-charge", "door.stored", "door.arrived")
 	add(true, 1, courier.StepConnected)
 	add(false, 1, courier.StepConnected)
-	add(true, 4, courier.StepBegun, courier.StepSent, courier.StepReplied, courier.StepTaken)
+	add(true, 1, courier.StepBegun, courier.StepSent) // only the envelope goes to Alfa's MTA
+	add(true, 4, courier.StepReplied, courier.StepTaken)
 	add(false, 2, courier.StepBegun, courier.StepSent, courier.StepReplied, courier.StepTaken)
 
 	before := []logstore.Step{logstore.StepPrepared, logstore.StepSynced, logstore.StepNamed, logstore.StepNameSynced, logstore.StepBegun, logstore.StepWritten}

@@ -23,7 +23,7 @@ var layers = map[string][]string{
 	"pecd/pec/dsn":              {"pecd/pec", "pecd/pec/message"},
 	"pecd/pec/directory":        {"pecd/pec"},
 	"pecd/pec/issue":            {"pecd/pec", "pecd/pec/message", "pecd/pec/daticert"},
-	"pecd/signer":               {"pecd/pec", "pecd/pec/message", "pecd/pec/daticert", "pecd/pec/directory", "pecd/pec/issue", "pecd/signer/hsm", "pecd/signer/libcrypto"},
+	"pecd/signer":               {"pecd/pec", "pecd/pec/message", "pecd/pec/daticert", "pecd/pec/directory", "pecd/pec/issue", "pecd/signer/hsm"},
 	"pecd/signer/libcrypto":     {},
 	"pecd/signer/hsm":           {},
 	"pecd/signer/fetch":         {},
@@ -75,7 +75,7 @@ var layers = map[string][]string{
 
 // free are rooms that may import whatever they need: the binary, the demo, and
 // helpers of tests.
-var free = []string{"pecd/cmd/pecd", "pecd/packaging/demo", "pecd/packaging/demo/stage", "pecd/packaging/installation", "pecd/packaging/packages", "pecd/test", "pecd/test/bench",
+var free = []string{"pecd/cmd/pecd", "pecd/packaging/demo", "pecd/packaging/demo/stage", "pecd/packaging/installation", "pecd/packaging/packages", "pecd/test", "pecd/test/bench", "pecd/test/chaos",
 	"pecd/plugins/example/builtin", "pecd/plugins/example/countersign", "pecd/plugins/example/python", "pecd/plugins/clamav/clamdtest",
 	"pecd/signer/fetch/fetchtest", "pecd/signer/hsm/hsmtest", "pecd/signer/timestamp/timestamptest",
 	"pecd/points/pointstest", "pecd/signer/signertest", "pecd/logstore/storetest", "pecd/milter/miltertest"}

@@ -19,6 +19,7 @@ import (
 	"pecd/pec/directory"
 	"pecd/pec/issue"
 	"pecd/signer"
+	"pecd/signer/libcrypto"
 )
 
 // An installation is all that the configuration names, read and checked. It is
@@ -136,6 +137,7 @@ func (in *installation) loadIdentity(ctx context.Context, table string, k config
 		return nil, errors.Join(cfg.Problem(key, fmt.Errorf("%s: the certificate is for %s, the provider's address is %s",
 			file, id.Address(), cfg.Provider.Address()), "correct provider.domain, or name the right certificate"), id.Close())
 	}
+	id.Through(libcrypto.Faster)
 	return id, nil
 }
 

@@ -53,14 +53,20 @@ func (s *Stage) postfixView(m *MailServer, o Options) postfixView {
 	if o.WithoutPecd && o.Milter != "" && m != &s.Ordinary.MailServer {
 		v.Milter = m.socket(o.Milter)
 	}
+	way := func(other *MailServer) string {
+		if o.Way == nil {
+			return hop(other.SMTP)
+		}
+		return hop(o.Way(m.Domain, other.Domain, other.SMTP))
+	}
 	for _, other := range s.servers() {
 		if other != m {
-			v.Ways[other.Domain] = hop(other.SMTP)
+			v.Ways[other.Domain] = way(other)
 		}
 	}
 	for _, p := range s.Providers() {
 		if &p.MailServer != m {
-			v.Encrypt = append(v.Encrypt, hop(p.SMTP))
+			v.Encrypt = append(v.Encrypt, way(&p.MailServer))
 		}
 	}
 	if m != &s.Ordinary.MailServer {

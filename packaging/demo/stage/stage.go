@@ -36,6 +36,9 @@ type Options struct {
 	Milter string
 	// People is how many more users each provider gets: p1, p2 and so on.
 	People int
+	// Way, if set, says where a server finds another: an address in place of addr, such
+	// as that of a link which can be cut.
+	Way func(from, to, addr string) string
 	// Configure, if set, may change each provider's pecd configuration before
 	// it is written.
 	Configure func(domain string, c *PecdConfig)

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/textproto"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// A sending is one message and what its client heard of it.
+type sending struct {
+	MsgID    string   `json:"msgid"` // with its brackets
+	From     string   `json:"from"`
+	To       []string `json:"to"`
+	File     string   `json:"file"`     // the message as it was sent
+	Accepted int      `json:"accepted"` // how often 250 was heard
+	Unknown  int      `json:"unknown"`  // how often the reply was lost
+}
+
+// Users of the stage: who sends, and who gets.
+var (
+	users    = []string{"alice@alfa.example", "anna@alfa.example", "bob@beta.example", "bruna@beta.example"}
+	nobody   = []string{"nessuno@alfa.example", "nessuno@beta.example"}
+	ordinary = []string{"mario@ordinary.example"}
+)
+
+// load sends all messages: as many of them as of the faults are over, and the rest
+// when these are. A client that was put off, or whose connection broke, tries again
+// with the same message, as clients do.
+func (w *world) load(ctx context.Context, over <-chan struct{}) error {
+	var next atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	for k := range w.senders {
+		random := rand.New(rand.NewPCG(w.seed, uint64(1000+k)))
+		g.Go(func() error {
+			for {
+				n := next.Add(1)
+				if n > int64(w.messages) {
+					return nil
+				}
+				if !w.turn(ctx, over, n) {
+					return ctx.Err()
+				}
+				s, err := w.compose(random, k, n)
+				if err != nil {
+					return err
+				}
+				if err := w.deliver(ctx, &s); err != nil {
+					return err
+				}
+				w.mu.Lock()
+				w.sendings = append(w.sendings, s)
+				w.mu.Unlock()
+			}
+		})
+	}
+	return g.Wait()
+}
+
+// turn waits until message n is due.
+func (w *world) turn(ctx context.Context, over <-chan struct{}, n int64) bool {
+	for {
+		select {
+		case <-over:
+			return true
+		default:
+		}
+		if w.faults == 0 || n <= int64(w.messages)*(w.broken.Load()+1)/int64(w.faults) {
+			return true
+		}
+		if !pause(ctx, 50*time.Millisecond) {
+			return false
+		}
+	}
+}
+
+// compose writes a message for some recipients, with a wish for a kind of receipt,
+// small mostly.
+func (w *world) compose(random *rand.Rand, k int, n int64) (sending, error) {
+	s := sending{MsgID: fmt.Sprintf("<caos-%d-%d@client.example>", w.seed, n), From: users[random.IntN(len(users))]}
+	all := slices.Concat(users, users, ordinary)
+	if random.IntN(5) == 0 {
+		all = append(all, nobody...)
+	}
+	for range 1 + random.IntN(3) {
+		to := all[random.IntN(len(all))]
+		if !slices.Contains(s.To, to) {
+			s.To = append(s.To, to)
+		}
+	}
+	lines := random.IntN(60)
+	switch random.IntN(40) {
+	case 0:
+		lines = 20_000 // 1.4 MB
+	case 1, 2, 3:
+		lines = 2_000 // past what the store keeps in the database
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "Message-ID: %s\r\nFrom: %s\r\nTo: %s\r\nSubject: caos %d\r\nDate: Sun, 22 Nov 2026 10:45:36 +0100\r\n",
+		s.MsgID, s.From, strings.Join(s.To, ", "), n)
+	if kind := []string{"completa", "completa", "breve", "sintetica"}[random.IntN(4)]; kind != "completa" {
+		fmt.Fprintf(&b, "X-TipoRicevuta: %s\r\n", kind)
+	}
+	fmt.Fprintf(&b, "\r\nMessaggio %d di %d, client %d.\r\n", n, w.seed, k)
+	for i := range lines {
+		fmt.Fprintf(&b, "%d.%d: %x\r\n", n, i, random.Uint64())
+		b.WriteString(".una riga che comincia con un punto, e poi altro testo per fare peso\r\n")
+	}
+	s.File = filepath.Join(w.dir, "sent", fmt.Sprint(n))
+	return s, os.WriteFile(s.File, b.Bytes(), 0o644)
+}
+
+// deliver sends s until its client hears 250.
+func (w *world) deliver(ctx context.Context, s *sending) error {
+	raw, err := os.ReadFile(s.File)
+	if err != nil {
+		return err
+	}
+	for {
+		taken, lost, err := w.attempt(ctx, s, raw)
+		switch {
+		case taken:
+			s.Accepted++
+			return nil
+		case lost:
+			s.Unknown++
+			w.lost.Add(1)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+		var reply *textproto.Error
+		if errors.As(err, &reply) && reply.Code/100 == 5 {
+			return fmt.Errorf("%s was refused for good: %w", s.MsgID, err)
+		}
+		w.putOff.Add(1)
+		if !pause(ctx, 300*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+}
+
+// attempt is one session. lost: all was sent and no reply came.
+func (w *world) attempt(ctx context.Context, s *sending, raw []byte) (taken, lost bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, clientPatience)
+	defer cancel()
+	c, err := w.stage.Login(ctx, s.From)
+	if err != nil {
+		return false, false, err
+	}
+	defer c.Close()
+	if _, err = c.Send(s.From, s.To, raw); err == nil {
+		return true, false, nil
+	}
+	var reply *textproto.Error
+	// Before the content nothing can have been taken.
+	early := slices.ContainsFunc([]string{"MAIL FROM", "RCPT TO", "DATA:"}, func(p string) bool { return strings.HasPrefix(err.Error(), p) })
+	return false, !errors.As(err, &reply) && !early, err
+}
+
+// clientPatience is longer than any timeout of Postfix towards a milter that a run
+// meets, so that it is Postfix who gives up.
+const clientPatience = 2 * time.Minute
+
+// pause waits; false: ctx was done first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	_ "github.com/mattn/go-sqlite3" // reads the registers
+
+	"pecd/packaging/demo/stage"
+	"pecd/plugins/clamav/clamdtest"
+)
+
+// storeDisk is the size of the file system on which each store is.
+const storeDisk = "96m"
+
+// A world is the servers of a run, and what happened to them.
+type world struct {
+	options
+	stage  *stage.Stage
+	clamd  *clamdtest.Clamd
+	links  []*link
+	web    *publisher
+	disks  []string // mounted
+	oracle string
+
+	broken atomic.Int64 // faults that are over
+	putOff atomic.Int64 // attempts that a client had to repeat
+	lost   atomic.Int64 // of these, without any reply
+
+	mu       sync.Mutex // guards what follows
+	sendings []sending
+	history  []fault
+}
+
+func newWorld(ctx context.Context, o options) (w *world, err error) {
+	w = &world{options: o}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	_, here, _, _ := runtime.Caller(0)
+	w.oracle = filepath.Join(filepath.Dir(here), "oracle.py")
+	if err := os.MkdirAll(filepath.Join(w.dir, "sent"), 0o755); err != nil {
+		return w, err
+	}
+	// clamd's own user must reach its folder.
+	if err := os.Chmod(w.dir, 0o755); err != nil {
+		return w, err
+	}
+	fmt.Fprintln(w.log, "chaos: building, starting the servers")
+	pecd, plugin, shim := filepath.Join(w.dir, "pecd"), filepath.Join(w.dir, "clamav"), filepath.Join(w.dir, "shim.so")
+	if err := stage.Build(ctx, pecd, "pecd/cmd/pecd", "-tags", "faultdrill"); err != nil {
+		return w, err
+	}
+	if err := stage.Build(ctx, plugin, "pecd/plugins/clamav"); err != nil {
+		return w, err
+	}
+	out, err := exec.CommandContext(ctx, "gcc", "-shared", "-fPIC", "-O2", "-Wall", "-o", shim, filepath.Join(filepath.Dir(here), "testdata", "shim.c"), "-ldl").CombinedOutput()
+	if err != nil {
+		return w, fmt.Errorf("gcc: %w\n%s", err, out)
+	}
+	clamdDir := filepath.Join(w.dir, "clamd")
+	if err := os.Mkdir(clamdDir, 0o755); err != nil {
+		return w, err
+	}
+	if w.clamd, err = clamdtest.Start(ctx, clamdDir); err != nil {
+		return w, err
+	}
+	if w.web, err = newPublisher(); err != nil {
+		return w, err
+	}
+	w.stage, err = stage.New(ctx, stage.Options{
+		Dir: filepath.Join(w.dir, "stage"), PecdBinary: pecd, Way: w.way,
+		Configure: func(domain string, c *stage.PecdConfig) {
+			c.Trust.CRLURLs = []string{w.web.url() + "/ca.crl"}
+			if domain == "beta.example" {
+				c.Plugins = append(c.Plugins, stage.PluginConfig{Path: plugin, Settings: map[string]any{"socket": w.clamd.Unix}})
+			}
+		},
+	})
+	if err != nil {
+		return w, err
+	}
+	if err := w.publish(); err != nil {
+		return w, err
+	}
+	for _, p := range w.stage.Providers() {
+		store := p.Pecd.Config.Store.Path
+		if err := syscall.Mount("tmpfs", store, "tmpfs", 0, "mode=0700,size="+storeDisk); err != nil {
+			return w, fmt.Errorf("a file system for %s: %w", store, err)
+		}
+		w.disks = append(w.disks, store)
+		p.Pecd.Env = append(p.Pecd.Env, "LD_PRELOAD="+shim, "CHAOS_STORE="+store, "CHAOS_CONTROL="+w.control(p, "io"),
+			"PECD_CLOCK="+w.control(p, "clock"), "PECD_PLUGIN_BACKOFF=1s")
+	}
+	return w, w.stage.Start(ctx)
+}
+
+// control is a file by which a provider's pecd is told something.
+func (w *world) control(p *stage.Provider, what string) string {
+	return filepath.Join(w.dir, p.Label+"."+what)
+}
+
+// way puts a link between the two providers.
+func (w *world) way(from, to, addr string) string {
+	if from == "ordinary.example" || to == "ordinary.example" {
+		return addr
+	}
+	for _, l := range w.links {
+		if l.to == addr {
+			return l.addr()
+		}
+	}
+	l, err := newLink()
+	if err != nil {
+		return addr // the run is over before it begins: links() says so
+	}
+	l.to = addr
+	w.links = append(w.links, l)
+	return l.addr()
+}
+
+func (w *world) close() error {
+	var errs []error
+	for _, l := range w.links {
+		l.set(false)
+	}
+	if w.stage != nil {
+		errs = append(errs, w.stage.Stop(context.Background()))
+	}
+	for _, d := range w.disks {
+		errs = append(errs, syscall.Unmount(d, syscall.MNT_DETACH))
+	}
+	if w.stage != nil {
+		errs = append(errs, w.stage.Remove(context.Background()))
+	}
+	if w.clamd != nil {
+		errs = append(errs, w.clamd.Stop())
+	}
+	if w.web != nil {
+		errs = append(errs, w.web.close())
+	}
+	for _, l := range w.links {
+		l.close()
+	}
+	return errors.Join(errs...)
+}
+
+// described is what the judge is told.
+func (w *world) described() any {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	boxes := map[string]string{}
+	for _, m := range []*stage.MailServer{&w.stage.Alfa.MailServer, &w.stage.Beta.MailServer, &w.stage.Ordinary.MailServer} {
+		for _, u := range append(append([]stage.User{}, m.Users...), m.Service...) {
+			name := u.Address[:len(u.Address)-len(m.Domain)-1]
+			boxes[u.Address] = filepath.Join(m.Dir, "mail", name, "Maildir")
+		}
+	}
+	var registers []string
+	for _, p := range w.stage.Providers() {
+		registers = append(registers, filepath.Join(p.Pecd.Config.Store.Path, "pecd.db"))
+	}
+	return map[string]any{"sendings": w.sendings, "faults": w.history, "boxes": boxes, "registers": registers,
+		"certified": users, "nobody": nobody, "ca": w.stage.CA}
+}
+
+// rest waits until nothing is under way any more.
+func (w *world) rest(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, w.settle)
+	defer cancel()
+	for {
+		busy, err := w.busy(ctx)
+		if err == nil && busy == "" {
+			return nil
+		}
+		if !pause(ctx, time.Second) {
+			return fmt.Errorf("no rest: %s: %w", busy, errors.Join(err, ctx.Err()))
+		}
+		for _, m := range []*stage.MailServer{&w.stage.Alfa.MailServer, &w.stage.Beta.MailServer} {
+			_ = m.Flush(ctx) // the queue is tried every two seconds anyway
+		}
+	}
+}
+
+// busy says what is still under way; empty: nothing.
+func (w *world) busy(ctx context.Context) (string, error) {
+	for _, m := range []*stage.MailServer{&w.stage.Alfa.MailServer, &w.stage.Beta.MailServer, &w.stage.Ordinary.MailServer} {
+		queue, err := m.Queue(ctx)
+		if err != nil {
+			return "a queue", err
+		}
+		if len(queue) > 0 {
+			return fmt.Sprintf("Postfix of %s has %d messages, one of them %s", m.Domain, len(queue), queue[0]), nil
+		}
+	}
+	for _, p := range w.stage.Providers() {
+		db, err := sql.Open("sqlite3", "file:"+filepath.Join(p.Pecd.Config.Store.Path, "pecd.db")+"?mode=ro&_busy_timeout=5000")
+		if err != nil {
+			return "a register", err
+		}
+		var outbox, open int
+		err = db.QueryRowContext(ctx, "SELECT (SELECT count(*) FROM outbox), (SELECT count(*) FROM awaited WHERE outcome IS NULL)").Scan(&outbox, &open)
+		if err = errors.Join(err, db.Close()); err != nil {
+			return "a register", err
+		}
+		if outbox+open > 0 {
+			return fmt.Sprintf("pecd of %s has %d messages to send and waits for %d answers", p.Domain, outbox, open), nil
+		}
+	}
+	return "", nil
+}
+
+// A publisher serves what authorities publish, and can be away.
+type publisher struct {
+	l      net.Listener
+	server *http.Server
+	mu     sync.Mutex
+	crl    []byte
+	away   bool
+	ended  sync.WaitGroup
+}
+
+func newPublisher() (*publisher, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	p := &publisher{l: l}
+	p.server = &http.Server{Handler: p, ReadHeaderTimeout: 10 * time.Second}
+	p.ended.Add(1)
+	go func() { defer p.ended.Done(); _ = p.server.Serve(l) }()
+	return p, nil
+}
+
+func (p *publisher) url() string { return "http://" + p.l.Addr().String() }
+
+func (p *publisher) close() error {
+	err := p.server.Close()
+	p.ended.Wait()
+	return err
+}
+
+func (p *publisher) set(away bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.away = away
+}
+
+// ServeHTTP implements http.Handler.
+func (p *publisher) ServeHTTP(rw http.ResponseWriter, _ *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.away {
+		http.Error(rw, "away", http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = rw.Write(p.crl) // a client that has gone comes again
+}
+
+// publish makes the list of revoked certificates: there are none.
+func (w *world) publish() error {
+	ca, err := w.stage.Authority()
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: now.Add(-24 * time.Hour),
+		NextUpdate: now.Add(10 * 24 * time.Hour)}, ca.Certificate, ca.Key)
+	if err != nil {
+		return err
+	}
+	w.web.mu.Lock()
+	defer w.web.mu.Unlock()
+	w.web.crl = der
+	return nil
+}
