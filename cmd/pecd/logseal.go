@@ -41,9 +41,10 @@ func (c *logSealCmd) Run(ctx context.Context, std streams) (err error) {
 		return in.config.Problem("seal.tsa", errNotSealed, "name an authority and its anchors")
 	}
 	var report sealReport
-	err = control(ctx, in.config.Store.Path, "/seal", struct{}{}, &report)
+	progress := progressOf(std.err, "days")
+	err = controlWork(ctx, in.config.Store.Path, "/seal", struct{}{}, &report, progress)
 	if errors.Is(err, errNoDaemon) {
-		report, err = sealAlone(ctx, in)
+		report, err = sealAlone(ctx, in, progress)
 	}
 	if err != nil {
 		return err
@@ -73,7 +74,10 @@ func (r sealReport) print(w io.Writer) error {
 }
 
 // sealAlone seals while no daemon runs.
-func sealAlone(ctx context.Context, in *installation) (sealReport, error) {
+func sealAlone(ctx context.Context, in *installation, progress func(done, total int64)) (sealReport, error) {
+	if progress == nil {
+		progress = func(int64, int64) {}
+	}
 	if err := asOwner(in.config.Store.Path); err != nil {
 		return sealReport{}, err
 	}
@@ -86,7 +90,7 @@ func sealAlone(ctx context.Context, in *installation) (sealReport, error) {
 	if err != nil {
 		return sealReport{}, err
 	}
-	return reportOf(s.Seal(ctx)), nil
+	return reportOf(s.SealAll(ctx, progress)), nil
 }
 
 func reportOf(sealed []seal.Manifest, err error) sealReport {
@@ -116,7 +120,9 @@ func (d *daemon) sealNow(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, errNotSealed.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	answer(w, d.log, reportOf(e.sealer.Seal(r.Context())))
+	d.work(w, r, func(ctx context.Context, progress func(done, total int64)) (any, error) {
+		return reportOf(e.sealer.SealAll(ctx, progress)), nil
+	})
 }
 
 // logExportCmd is pecd log export.
@@ -166,6 +172,7 @@ func (c *logExportCmd) Run(ctx context.Context, std streams) (err error) {
 		fmt.Fprintln(std.err, "pecd: no entry of the register matches")
 		return errNo
 	}
+	fmt.Fprintln(std.err, "pecd: this copy is not sealed and proves nothing by itself; the sealed days do (pecd log archive)")
 	return nil
 }
 

@@ -179,11 +179,12 @@ var (
 	descSealLag = prometheus.NewDesc("pecd_seal_late", "1 if a day should have been sealed by now and is not.", nil, nil)
 	descSealTry = prometheus.NewDesc("pecd_seal_failed_attempts", "Attempts to seal that failed since one did not.", nil, nil)
 	descWitness = prometheus.NewDesc("pecd_witness_timestamp_seconds", "When a witness heard last how far the register is; 0 if not since the start.", []string{"witness"}, nil)
+	descSilent  = prometheus.NewDesc("pecd_witness_failing", "1 if the last attempt to let a witness hear failed.", []string{"witness"}, nil)
 	descHeard   = prometheus.NewDesc("pecd_witness_entry", "The entry of the register that a witness heard of last.", []string{"witness"}, nil)
 )
 
 func (evidenceCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descSealed, descSealLag, descSealTry, descWitness, descHeard} {
+	for _, d := range []*prometheus.Desc{descSealed, descSealLag, descSealTry, descWitness, descSilent, descHeard} {
 		ch <- d
 	}
 }
@@ -205,6 +206,7 @@ func (c evidenceCollector) Collect(ch chan<- prometheus.Metric) {
 	if e.watch != nil {
 		for _, w := range e.watch.Status() {
 			gauge(descWitness, seconds(w.Attested), w.Name)
+			gauge(descSilent, oneIf(w.Err != nil), w.Name)
 			gauge(descHeard, float64(w.Head.Seq), w.Name)
 		}
 	}

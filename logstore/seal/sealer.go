@@ -80,9 +80,6 @@ func New(o Options) (*Sealer, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := makeDir(o.Dir); err != nil {
-		return nil, fmt.Errorf("seal: %w", err)
-	}
 	return &Sealer{o: o, step: func(string) error { return nil }}, nil
 }
 
@@ -97,12 +94,22 @@ const part = ".part"
 // entries are numbered as they are written, and one that was written late belongs
 // to the next day's file.
 func (s *Sealer) Seal(ctx context.Context) (sealed []Manifest, err error) {
+	return s.SealAll(ctx, func(int64, int64) {})
+}
+
+// SealAll is Seal that tells after each day how many are done, and of how many.
+func (s *Sealer) SealAll(ctx context.Context, progress func(done, total int64)) (sealed []Manifest, err error) {
+	defer func() {
+		if !errors.Is(err, ErrBusy) {
+			s.note(err)
+		}
+	}()
+	s.look(ctx)
 	release, err := s.lock()
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	defer func() { s.note(err) }()
 	if err := os.RemoveAll(filepath.Join(s.o.Dir, part)); err != nil {
 		return nil, fmt.Errorf("seal: %w", err)
 	}
@@ -120,12 +127,35 @@ func (s *Sealer) Seal(ctx context.Context) (sealed []Manifest, err error) {
 			return sealed, fmt.Errorf("%s: %w", day, err)
 		}
 		sealed = append(sealed, last.Manifest)
+		done := int64(len(sealed))
+		progress(done, done+s.dueFrom(day.Next()))
 		s.o.Log.Info("day sealed", "day", day, "entries", last.Manifest.Entries, "stamped", last.Stamped)
 	}
 }
 
-// lock makes sure that nobody else seals.
+// look finds out which day is next, if that is not known: a folder that cannot be
+// written must not keep the alarm from being raised.
+func (s *Sealer) look(ctx context.Context) {
+	if !s.Status().Next.IsZero() {
+		return
+	}
+	last, err := s.last(ctx)
+	switch {
+	case errors.Is(err, ErrUnsound):
+		return // the attempt that follows says so
+	case err != nil:
+		last = Seal{} // as far as can be seen nothing is sealed
+	}
+	if day, err := s.next(ctx, last); err == nil {
+		s.reached(last, day)
+	}
+}
+
+// lock makes sure that nobody else seals, in the folder that it makes.
 func (s *Sealer) lock() (release func(), err error) {
+	if err := makeDir(s.o.Dir); err != nil {
+		return nil, fmt.Errorf("seal: %w", err)
+	}
 	f, err := os.OpenFile(filepath.Join(s.o.Dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("seal: %w", err)
@@ -173,6 +203,14 @@ func (s *Sealer) next(ctx context.Context, last Seal) (day Day, err error) {
 func (s *Sealer) due(day Day) bool {
 	_, until := day.Bounds(s.o.Zone)
 	return !s.o.Now().Before(until.Add(s.o.After))
+}
+
+// dueFrom is how many days are due, day the first.
+func (s *Sealer) dueFrom(day Day) (n int64) {
+	for ; s.due(day); day = day.Next() {
+		n++
+	}
+	return n
 }
 
 // sealDay makes the seal of day. Until the rename a crash leaves a part that the

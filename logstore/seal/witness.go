@@ -117,9 +117,6 @@ func NewWatch(o WatchOptions) (*Watch, error) {
 	for _, witness := range o.Witnesses {
 		w.status = append(w.status, WitnessStatus{Name: witness.Name()})
 	}
-	if err := errors.Join(makeDir(o.Dir), makeDir(filepath.Join(o.Dir, witnessDir))); err != nil {
-		return nil, fmt.Errorf("seal: %w", err)
-	}
 	return w, nil
 }
 
@@ -151,8 +148,18 @@ func (w *Watch) Attest(ctx context.Context) error {
 	w.turn.Lock()
 	defer w.turn.Unlock()
 	link, err := w.o.Register.Head(ctx)
-	if err != nil || link.Seq == 0 {
+	if err == nil {
+		err = errors.Join(makeDir(w.o.Dir), makeDir(filepath.Join(w.o.Dir, witnessDir)))
+	}
+	if err != nil {
+		err = fmt.Errorf("seal: %w", err)
+		for i := range w.o.Witnesses {
+			w.note(i, nil, err)
+		}
 		return err
+	}
+	if link.Seq == 0 {
+		return nil
 	}
 	h := HeadOf(link)
 	errs := make([]error, len(w.o.Witnesses))
