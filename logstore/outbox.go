@@ -50,14 +50,27 @@ func (s *SQLite) outgoing(ctx context.Context, tx *sql.Tx, now time.Time, limit 
 	return out, nil
 }
 
+// MaxPutOff is how long after now a message can be due. What is due later was
+// written while the clock was ahead, and does not wait until it is that late.
+const MaxPutOff = 2 * time.Minute
+
+// due returns what is due at now, and then what a clock that was ahead has left.
 func due(ctx context.Context, tx *sql.Tx, now time.Time, limit int, except []int64) ([]Outgoing, error) {
+	out, err := dueWhere(ctx, tx, "due <= ?", clamp(now), limit, except)
+	if err != nil || len(out) == limit {
+		return out, err
+	}
+	ahead, err := dueWhere(ctx, tx, "due > ?", clamp(now.Add(MaxPutOff)), limit-len(out), except)
+	return append(out, ahead...), err
+}
+
+func dueWhere(ctx context.Context, tx *sql.Tx, where string, at int64, limit int, except []int64) (out []Outgoing, err error) {
 	rows, err := tx.QueryContext(ctx, `SELECT id, kind, message_id, envelope, sender, eight_bit, created, due, attempts
-		FROM outbox WHERE due <= ? ORDER BY due, id LIMIT ?`, clamp(now), limit+len(except))
+		FROM outbox WHERE `+where+` ORDER BY due, id LIMIT ?`, at, limit+len(except))
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var out []Outgoing
 	for rows.Next() && len(out) < limit {
 		var o Outgoing
 		var created, due sql.NullInt64

@@ -50,14 +50,16 @@ type Store interface {
 	// their recipients; none if the identifier is not ours.
 	Awaited(ctx context.Context, id pec.Identifier) ([]Awaited, error)
 	// Outgoing returns up to limit messages of the outbox that are due at now and
-	// not among except, those due longest first. Their contents can be read until
-	// they have been taken.
+	// not among except, those due longest first. What is due more than MaxPutOff later
+	// is due too: it was written while the clock was ahead. Their contents can be read
+	// until they have been taken.
 	Outgoing(ctx context.Context, now time.Time, limit int, except []int64) ([]Outgoing, error)
 	// Taken records that the MTA took the message for the given recipients. When
 	// none are left it leaves the outbox, and its bodies go with their last
 	// message.
 	Taken(ctx context.Context, id int64, by []pec.Address) error
-	// Postpone records a failed attempt: the message is due again at next.
+	// Postpone records a failed attempt: the message is due again at next, which is
+	// not more than MaxPutOff away.
 	Postpone(ctx context.Context, id int64, next time.Time, why string) error
 	// Wake returns a channel that receives a value, possibly merged with others,
 	// after a commit that put something into the outbox.

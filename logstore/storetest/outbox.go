@@ -127,6 +127,10 @@ func testOldestFirst(b *bench) {
 	if out := b.outgoing(At.Add(-time.Nanosecond)); len(out) != 0 {
 		b.Errorf("%d messages are due before their transaction", len(out))
 	}
+	// A clock that was set back by hours does not keep them for as long.
+	if out := b.outgoing(At.Add(-3 * time.Hour)); len(out) != len(ids) || out[0].ID != ids[0] {
+		b.Errorf("%d messages are due after the clock was set back, want %d", len(out), len(ids))
+	}
 }
 
 func testWake(b *bench) {

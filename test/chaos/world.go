@@ -26,7 +26,7 @@ import (
 )
 
 // storeDisk is the size of the file system on which each store is.
-const storeDisk = "96m"
+const storeDisk = "256m"
 
 // A world is the servers of a run, and what happened to them.
 type world struct {
