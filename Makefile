@@ -3,6 +3,7 @@
 #
 #   make            build bin/pecd
 #   make test       everything: vet, unit tests, whole-system tests; needs root
+#   make test-sendmail  the whole-system tests with Sendmail; needs root
 #   make test-outside  the whole-system tests with the three points as plugins
 #   make test-install  the packages on a fresh Debian 12, with an upgrade; needs root
 #   make race       the unit tests three times with the race detector
@@ -13,6 +14,7 @@
 #                   SEED=n repeats the faults of a run; needs root
 #   make demo       a certified message from one provider to another; needs root
 #                   KEYS=softhsm: with the keys in tokens of SoftHSM2; KEYS=pkcs12
+#                   MTA=sendmail: the providers have Sendmail instead of Postfix
 #   make demo-up    the demo's servers, to stay; .demo/env.json describes them
 #   make demo-down  stop and remove them
 #   make packages   .deb and .rpm in dist; ARCH=arm64 for another architecture
@@ -28,12 +30,12 @@ PKGVERSION = $(or $(shell git describe --tags --exact-match 2>/dev/null | sed 's
 # Expanded when a recipe runs, so after the prerequisites have installed a Go.
 GO       = $(shell packaging/prerequisites go)
 GOBUILD  = $(GO) build -buildvcs=false
-DEMO     = $(SUDO) bin/demo -dir .demo -pecd bin/pecd $(if $(KEYS),-keys $(KEYS))
+DEMO     = $(SUDO) bin/demo -dir .demo -pecd bin/pecd $(if $(KEYS),-keys $(KEYS)) $(if $(MTA),-mta $(MTA))
 SUDO     = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: packages for-packages
-.PHONY: build test test-outside test-install race fuzz bench chaos fmt demo demo-up demo-down clean bin/pecd bin/demo
-.PHONY: for-build for-demo for-softhsm for-test for-install for-bench as-root
+.PHONY: build test test-sendmail test-outside test-install race fuzz bench chaos fmt demo demo-up demo-down clean bin/pecd bin/demo
+.PHONY: for-build for-demo for-softhsm for-sendmail for-test for-install for-bench as-root
 .NOTPARALLEL:
 
 build: bin/pecd
@@ -50,6 +52,9 @@ bin/demo: for-build
 test: as-root for-test
 	$(GO) vet ./...
 	$(GO) test -race -count=1 -timeout 25m ./...
+
+test-sendmail: as-root for-test
+	$(GO) test -count=1 -timeout 25m ./test -mta sendmail
 
 # TestCountersign wants the place of the access point for itself.
 test-outside: as-root for-test
@@ -80,10 +85,10 @@ chaos: as-root for-test
 fmt: for-build
 	$(GO) fmt ./...
 
-demo: for-demo $(if $(filter softhsm,$(KEYS)),for-softhsm) bin/pecd bin/demo
+demo: for-demo $(if $(filter softhsm,$(KEYS)),for-softhsm) $(if $(filter sendmail,$(MTA)),for-sendmail) bin/pecd bin/demo
 	@$(DEMO) story
 
-demo-up: for-demo $(if $(filter softhsm,$(KEYS)),for-softhsm) bin/pecd bin/demo
+demo-up: for-demo $(if $(filter softhsm,$(KEYS)),for-softhsm) $(if $(filter sendmail,$(MTA)),for-sendmail) bin/pecd bin/demo
 	@$(DEMO) up
 
 demo-down: bin/demo
@@ -99,7 +104,7 @@ clean:
 	@[ ! -d .demo ] || $(MAKE) --no-print-directory demo-down
 	rm -rf bin dist
 
-for-build for-demo for-softhsm for-test for-packages for-install for-bench: for-%:
+for-build for-demo for-softhsm for-sendmail for-test for-packages for-install for-bench: for-%:
 	@packaging/prerequisites $*
 
 as-root:

@@ -19,6 +19,9 @@ import (
 // message digest, the signer's certificate and its issuers. The same key,
 // digest and instant give the same octets.
 func (t *term) signDigest(ctx context.Context, digest [sha256.Size]byte, at time.Time) ([]byte, error) {
+	if cert := t.id.leaf; at.Before(cert.NotBefore) || at.After(cert.NotAfter) {
+		return nil, fmt.Errorf("%w: nothing can be signed at %s: its certificate is %s; is the clock right?", ErrIdentity, at.UTC().Format(time.RFC3339), validity(cert))
+	}
 	attributes, err := signedAttributes(digest, at)
 	if err != nil {
 		return nil, err

@@ -525,3 +525,26 @@ func TestSignAroundABlock(t *testing.T) {
 		}
 	}
 }
+
+// TestOutsideValidity: what nobody could verify is not signed: before the
+// certificate begins, which a clock set back does, and after it has ended.
+func TestOutsideValidity(t *testing.T) {
+	ca := signertest.NewCA(t)
+	at := testTime.Truncate(time.Second)
+	for name, tc := range map[string]struct {
+		from, to time.Time
+		good     bool
+	}{
+		"now":       {at.Add(-time.Hour), at.Add(time.Hour), true},
+		"not yet":   {at.Add(time.Minute), at.Add(time.Hour), false},
+		"not again": {at.Add(-time.Hour), at.Add(-time.Minute), false},
+	} {
+		tmpl := ca.Template(alfaName, alfaPost)
+		tmpl.NotBefore, tmpl.NotAfter = tc.from, tc.to
+		id := ca.IdentityOf(t, signertest.Key(t, alfaPost), tmpl)
+		_, err := signer.NewSigner(id.Identity).Sign(receiptDraft(t))
+		if tc.good && err != nil || !tc.good && !errors.Is(err, signer.ErrIdentity) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -25,6 +25,8 @@ var (
 	ErrUntrusted          = errors.New("signer: the signer's certificate is not trusted")
 	ErrExpired            = errors.New("signer: the signer's certificate is not valid at that time")
 	ErrWeak               = errors.New("signer: algorithm or key too weak")
+	// ErrNotYet is an ErrExpired that may be the fault of our own clock.
+	ErrNotYet = fmt.Errorf("%w: not yet", ErrExpired)
 )
 
 // Limits on what is verified, in octets.
@@ -197,6 +199,10 @@ func (si *signerInfo) checkContent(r *Report, content digester) (err error) {
 	return nil
 }
 
+func validity(cert *x509.Certificate) string {
+	return "valid from " + cert.NotBefore.UTC().Format(time.RFC3339) + " to " + cert.NotAfter.UTC().Format(time.RFC3339)
+}
+
 // checkCertificate checks validity, usage (RFC 6109, 5.5.2; emailProtection if
 // the usage is limited) and, if there are anchors, the chain at the instant at.
 // It returns the chains that lead to an anchor.
@@ -204,9 +210,10 @@ func (v *Verifier) checkCertificate(cert *x509.Certificate, others []*x509.Certi
 	switch {
 	case at.IsZero():
 		return nil, fmt.Errorf("%w: no time to judge it at", ErrUntrusted)
-	case at.Before(cert.NotBefore) || at.After(cert.NotAfter):
-		return nil, fmt.Errorf("%w: valid from %s to %s", ErrExpired,
-			cert.NotBefore.UTC().Format(time.RFC3339), cert.NotAfter.UTC().Format(time.RFC3339))
+	case at.Before(cert.NotBefore):
+		return nil, fmt.Errorf("%w, %s", ErrNotYet, validity(cert))
+	case at.After(cert.NotAfter):
+		return nil, fmt.Errorf("%w: %s", ErrExpired, validity(cert))
 	case cert.KeyUsage != 0 && cert.KeyUsage&x509.KeyUsageDigitalSignature == 0:
 		return nil, fmt.Errorf("%w: it is not for digital signatures", ErrUntrusted)
 	case !forMail(cert):

@@ -261,7 +261,7 @@ func reinjectionDown(t *testing.T, s *stage.Stage) {
 	}
 	waitText(t, s.Alfa.Pecd.Log, said, "the re-injection listener refuses for good")
 	waitMetric(t, s.Alfa, "pecd_outbox_messages", 1)
-	if err := s.StopPostfix(within(t), m); err != nil {
+	if err := s.StopMTA(within(t), m); err != nil {
 		t.Fatal(err)
 	}
 	waitText(t, s.Alfa.Pecd.Log, said, "the MTA's re-injection listener cannot be reached")
@@ -275,7 +275,7 @@ func reinjectionDown(t *testing.T, s *stage.Stage) {
 // reconfigure starts a Postfix anew with a parameter of master.cf changed.
 func reconfigure(t *testing.T, s *stage.Stage, m *stage.MailServer, change string) {
 	t.Helper()
-	err := s.StopPostfix(within(t), m)
+	err := s.StopMTA(within(t), m)
 	if err == nil {
 		var out []byte
 		if out, err = exec.Command("postconf", "-c", m.PostfixDir, "-P", change).CombinedOutput(); err != nil {
@@ -283,7 +283,7 @@ func reconfigure(t *testing.T, s *stage.Stage, m *stage.MailServer, change strin
 		}
 	}
 	if err == nil {
-		err = s.StartPostfix(within(t), m)
+		err = s.StartMTA(within(t), m)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -311,7 +311,7 @@ func TestTimeouts(t *testing.T) {
 	}
 
 	// Nothing at all is heard: both notices.
-	if err := s.StopPostfix(ctx, &s.Beta.MailServer); err != nil {
+	if err := s.StopMTA(ctx, &s.Beta.MailServer); err != nil {
 		t.Fatal(err)
 	}
 	send(t, s, compose("to silence", "", "bob@beta.example", "bruna@beta.example"), "bob@beta.example", "bruna@beta.example")
@@ -338,7 +338,7 @@ func TestTimeouts(t *testing.T) {
 	waits("to silence", "12 h: 2, 24 h: 2")
 
 	// The message is delivered late all the same, and recorded.
-	if err := s.StartPostfix(ctx, &s.Beta.MailServer); err != nil {
+	if err := s.StartMTA(ctx, &s.Beta.MailServer); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Alfa.Flush(ctx); err != nil {

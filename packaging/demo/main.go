@@ -34,6 +34,7 @@ const usage = `usage: demo [-dir DIR] [-pecd FILE] COMMAND
 func main() {
 	dir := flag.String("dir", ".demo", "directory of the demo")
 	pecd := flag.String("pecd", "bin/pecd", "the pecd to run")
+	mta := flag.String("mta", stage.MTAPostfix, "the providers' MTA: postfix or sendmail")
 	keys := flag.String("keys", stage.KeysPEM, "where the providers' keys are: pem, pkcs12 or softhsm")
 	flag.Usage = func() { fmt.Fprint(os.Stderr, usage); flag.PrintDefaults() }
 	flag.Parse()
@@ -43,7 +44,7 @@ func main() {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	t := newTerminal(os.Stdout)
-	err := command(ctx, flag.Arg(0), t, stage.Options{Dir: *dir, PecdBinary: *pecd, Keys: *keys, Log: io.Discard})
+	err := command(ctx, flag.Arg(0), t, stage.Options{Dir: *dir, PecdBinary: *pecd, Keys: *keys, MTA: *mta, Log: io.Discard})
 	t.drop()
 	switch {
 	case errors.Is(err, errUsage):
@@ -143,6 +144,14 @@ func up(ctx context.Context, t *terminal, o stage.Options) error {
 	return describe(t, s, envFile(dir))
 }
 
+// mtaName is the name of the providers' MTA.
+func mtaName(o stage.Options) string {
+	if o.MTA == stage.MTASendmail {
+		return "Sendmail"
+	}
+	return "Postfix"
+}
+
 // bringUp builds and starts a stage. After an error nothing runs; what it wrote
 // stays for the reader of its logs.
 func bringUp(ctx context.Context, t *terminal, o stage.Options) (*stage.Stage, error) {
@@ -155,7 +164,7 @@ func bringUp(ctx context.Context, t *terminal, o stage.Options) (*stage.Stage, e
 		return nil, err
 	}
 	t.done()
-	t.begin("Postfix, Dovecot and pecd of two providers, Postfix and Dovecot of an ordinary server")
+	t.begin("%s, Dovecot and pecd of two providers, Postfix and Dovecot of an ordinary server", mtaName(o))
 	if err := s.Start(ctx); err != nil {
 		return nil, fmt.Errorf("%w\n\nThe logs are below %s", err, s.Root)
 	}

@@ -23,7 +23,7 @@ func story(ctx context.Context, t *terminal, o stage.Options) error {
 	o.Dir = own
 	t.printf("%s\n", t.paint("1", "pecd: a certified message goes its whole way"))
 	t.printf("Two providers of certified mail and an ordinary mail server on 127.0.0.1, each with a\n")
-	t.printf("Postfix and a Dovecot of its own. The keys are made now and thrown away at the end.\n")
+	t.printf("%s and a Dovecot of its own. The keys are made now and thrown away at the end.\n", mtaName(o))
 	t.heading("The servers")
 	s, err := bringUp(ctx, t, o)
 	if err == nil {

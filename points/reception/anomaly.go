@@ -62,6 +62,9 @@ var (
 // ok is false if it is not known what it is: then it must be put off, not
 // wrapped.
 func Anomaly(why error) (text string, ok bool) {
+	if errors.Is(why, signer.ErrNotYet) {
+		return "", false // perhaps our clock is behind: a doubt, and no anomaly
+	}
 	for _, a := range anomalies {
 		if errors.Is(why, a.why) {
 			return a.text, true

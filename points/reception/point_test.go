@@ -3,6 +3,7 @@ package reception_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 
 	"pecd/pec"
@@ -147,5 +148,16 @@ func TestWords(t *testing.T) {
 	}
 	if reception.Word(errors.New("x")) != "" || reception.Named("x") != nil {
 		t.Error("a word for nothing")
+	}
+}
+
+// TestClockBehind: a signature by a certificate that is not valid yet puts a message
+// off. One that has run out is an anomaly.
+func TestClockBehind(t *testing.T) {
+	if _, known := reception.Anomaly(fmt.Errorf("checking: %w", signer.ErrNotYet)); known {
+		t.Error("a clock that may be behind makes an anomaly")
+	}
+	if _, known := reception.Anomaly(fmt.Errorf("checking: %w", signer.ErrExpired)); !known {
+		t.Error("a certificate that has run out is nothing known")
 	}
 }

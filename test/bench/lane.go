@@ -58,7 +58,7 @@ func newLane(ctx context.Context, dir, name string, change func(*stage.Options))
 	if err := l.stage.Start(ctx); err != nil {
 		return nil, err
 	}
-	if err := l.stage.StopPostfix(ctx, &l.stage.Ordinary.MailServer); err != nil {
+	if err := l.stage.StopMTA(ctx, &l.stage.Ordinary.MailServer); err != nil {
 		return nil, err
 	}
 	if l.sink, err = listenSink(l.stage.Ordinary.SMTP); err != nil {

@@ -167,7 +167,7 @@ func (w *world) troublesOf(p *stage.Provider, add func(trouble)) {
 			return signalTree(masterOf(p, "postfix/queue/pid"), syscall.SIGKILL)
 		},
 		func(ctx context.Context) error {
-			return w.again(ctx, func() error { return w.stage.StartPostfix(ctx, m) })
+			return w.again(ctx, func() error { return w.stage.StartMTA(ctx, m) })
 		}})
 	add(trouble{"Postfix stopped", postfix, 5, 4 * time.Second,
 		func(context.Context, *rand.Rand) error {

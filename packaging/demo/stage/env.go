@@ -31,7 +31,8 @@ type EnvProvider struct {
 	Users            []User  `json:"users"`
 	ServiceMailbox   User    `json:"service_mailbox"`
 	Certificate      string  `json:"certificate"`
-	PostfixConfigDir string  `json:"postfix_config_dir"`
+	PostfixConfigDir string  `json:"postfix_config_dir"`     // empty: the MTA is Sendmail
+	SendmailDir      string  `json:"sendmail_dir,omitempty"` // of sendmail.mc and sendmail.cf
 }
 
 // EnvPecd is the pecd of one provider.
@@ -63,6 +64,10 @@ func (s *Stage) Env() Env {
 }
 
 func (p *Provider) env() EnvProvider {
+	dir := ""
+	if p.Sendmail != nil {
+		dir = p.Sendmail.Home
+	}
 	return EnvProvider{
 		Name: p.Name, Domain: p.Domain, Config: p.Pecd.ConfigFile,
 		Pecd: EnvPecd{
@@ -72,7 +77,7 @@ func (p *Provider) env() EnvProvider {
 		SMTP: p.SMTP, Submission: p.Submission, SubmissionTLS: true,
 		IMAP: p.IMAP, Metrics: p.Pecd.Config.Metrics.Listen,
 		Users: p.Users, ServiceMailbox: p.Service[0],
-		Certificate: p.Certificate, PostfixConfigDir: p.PostfixDir,
+		Certificate: p.Certificate, PostfixConfigDir: p.PostfixDir, SendmailDir: dir,
 	}
 }
 

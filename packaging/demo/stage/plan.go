@@ -12,7 +12,7 @@ import (
 
 // plan decides names, paths, ports and passwords; it writes nothing.
 func plan(dir, root string, o Options) (*Stage, error) {
-	ports, claim, err := freePorts(16)
+	ports, claim, err := freePorts(24)
 	if err != nil {
 		return nil, err
 	}
@@ -35,6 +35,12 @@ func plan(dir, root string, o Options) (*Stage, error) {
 	s.Alfa = planProvider(s, "alfa", "Alfa PEC S.p.A.", []string{"alice", "anna"}, next)
 	s.Beta = planProvider(s, "beta", "Beta PEC S.p.A.", []string{"bob", "bruna"}, next)
 	for _, p := range s.Providers() {
+		if o.MTA == MTASendmail {
+			p.planSendmail(next)
+			p.Pecd.Config.Access.Milter, p.Pecd.Config.Access.SocketGroup, p.Pecd.Config.Access.SocketMode = "inet:"+p.Sendmail.Access, "", ""
+			p.Pecd.Config.Gate.Milter, p.Pecd.Config.Gate.SocketGroup, p.Pecd.Config.Gate.SocketMode = "inet:"+p.Sendmail.Gate, "", ""
+			p.Pecd.Config.Reception.LMTP, p.Pecd.Config.Reception.SocketGroup, p.Pecd.Config.Reception.SocketMode = "inet:"+p.Sendmail.LMTP, "", ""
+		}
 		p.Pecd.Bin, p.Pecd.Env = bin, slices.Clone(o.PecdEnv)
 		if o.Configure != nil {
 			o.Configure(p.Domain, &p.Pecd.Config)
@@ -98,7 +104,11 @@ func (s *Stage) layOut(ctx context.Context, o Options) error {
 		return fmt.Errorf("stage: directory: %w", err)
 	}
 	for _, m := range s.servers() {
-		if err := s.writePostfix(m, o); err != nil {
+		if m.Sendmail != nil {
+			if err := s.writeSendmail(ctx, m, o); err != nil {
+				return fmt.Errorf("stage: Sendmail of %s: %w", m.Domain, err)
+			}
+		} else if err := s.writePostfix(m, o); err != nil {
 			return fmt.Errorf("stage: Postfix of %s: %w", m.Domain, err)
 		}
 		if err := writeDovecot(m); err != nil {

@@ -132,8 +132,15 @@ func lookupUser(name string) (account, error) {
 	return account{uid, gid}, errors.Join(err1, err2)
 }
 
+func (s *Stage) startMTA(ctx context.Context, m *MailServer) error {
+	if m.Sendmail != nil {
+		return s.startSendmail(ctx, m)
+	}
+	return s.startPostfix(ctx, m)
+}
+
 func (s *Stage) startPostfix(ctx context.Context, m *MailServer) error {
-	if m.postfixPID() != 0 {
+	if m.mtaPID() != 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
@@ -148,27 +155,34 @@ func (s *Stage) startPostfix(ctx context.Context, m *MailServer) error {
 			return fmt.Errorf("Postfix of %s: %w%s", m.Domain, err, tail(m.Maillog, 10))
 		}
 	}
-	s.logf("%s: Postfix runs, pid %d", m.Domain, m.postfixPID())
+	s.logf("%s: Postfix runs, pid %d", m.Domain, m.mtaPID())
 	return nil
 }
 
-func (m *MailServer) postfixPID() int {
+// mtaPID is the pid of Postfix's master or of Sendmail's daemon; 0: it does not run.
+func (m *MailServer) mtaPID() int {
+	if m.Sendmail != nil {
+		return pidOf(m.sendmailPIDFile(), m.Dir)
+	}
 	return pidOf(filepath.Join(m.Dir, "postfix", "queue", "pid", "master.pid"), m.Dir)
 }
 
-func (s *Stage) stopPostfix(ctx context.Context, m *MailServer) error {
-	return terminate(ctx, "Postfix of "+m.Domain, m.postfixPID)
+func (s *Stage) stopMTA(ctx context.Context, m *MailServer) error {
+	return terminate(ctx, "the MTA of "+m.Domain, m.mtaPID)
 }
 
-// StopPostfix stops the server's Postfix and leaves its queue.
-func (s *Stage) StopPostfix(ctx context.Context, m *MailServer) error { return s.stopPostfix(ctx, m) }
+// StopMTA stops the server's MTA and leaves its queue.
+func (s *Stage) StopMTA(ctx context.Context, m *MailServer) error { return s.stopMTA(ctx, m) }
 
-// StartPostfix starts the server's Postfix again.
-func (s *Stage) StartPostfix(ctx context.Context, m *MailServer) error { return s.startPostfix(ctx, m) }
+// StartMTA starts the server's MTA again.
+func (s *Stage) StartMTA(ctx context.Context, m *MailServer) error { return s.startMTA(ctx, m) }
 
-// Queue returns Postfix's queue, one JSON object per message as postqueue(1)
-// documents. An empty queue has no lines.
+// Queue returns the MTA's queue: with Postfix a JSON object per message as
+// postqueue(1) documents, with Sendmail its control file. An empty queue has none.
 func (m *MailServer) Queue(ctx context.Context) ([]string, error) {
+	if m.Sendmail != nil {
+		return m.sendmailMessages()
+	}
 	out, err := exec.CommandContext(ctx, "postqueue", "-c", m.PostfixDir, "-j").Output()
 	if err != nil {
 		return nil, fmt.Errorf("postqueue: %w", err)
@@ -176,8 +190,12 @@ func (m *MailServer) Queue(ctx context.Context) ([]string, error) {
 	return strings.FieldsFunc(string(out), func(r rune) bool { return r == '\n' }), nil
 }
 
-// Flush makes Postfix try everything in its queue now.
+// Flush makes the MTA try everything in its queue now.
 func (m *MailServer) Flush(ctx context.Context) error {
+	if m.Sendmail != nil {
+		_, err := command(ctx, "/", nil, sendmailProgram("sendmail"), "-C", m.sendmailCF(), "-q")
+		return err
+	}
 	out, err := exec.CommandContext(ctx, "postqueue", "-c", m.PostfixDir, "-f").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("postqueue -f: %w: %s", err, out)

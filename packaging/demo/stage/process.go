@@ -81,6 +81,9 @@ func (p process) belongs(root string) bool {
 	if strings.HasPrefix(p.exe, "/usr/") && (strings.Contains(p.exe, "/postfix/") || strings.Contains(p.exe, "/dovecot")) {
 		return true
 	}
+	if p.exe == sendmailProgram("sendmail") {
+		return true
+	}
 	return len(p.argv) > 3 && p.argv[1] == "serve" && filepath.Base(p.argv[3]) == "pecd.toml"
 }
 
@@ -92,7 +95,8 @@ func pidOf(file, root string) int {
 	if err != nil {
 		return 0
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	first, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n") // Sendmail writes its command behind it
+	pid, err := strconv.Atoi(first)
 	if err != nil || pid <= 1 || !inspect(pid).belongs(root) {
 		return 0
 	}

@@ -28,6 +28,9 @@ type Options struct {
 	// Keys says where the providers' keys are: KeysPEM, the default, KeysPKCS12 or
 	// KeysSoftHSM.
 	Keys string
+	// MTA is the providers' MTA: MTAPostfix, the default, or MTASendmail. The ordinary
+	// server always has Postfix.
+	MTA string
 	// WithoutPecd builds the same servers as plain mail servers: no milter, and
 	// mail goes straight to Dovecot. For measuring what pecd costs.
 	WithoutPecd bool
@@ -74,14 +77,15 @@ type MailServer struct {
 	Label      string // short name, as in directory names: "alfa"
 	Domain     string
 	Dir        string
-	SMTP       string // host:port as other servers reach it
-	Submission string // host:port, STARTTLS and AUTH
-	Reinject   string // host:port, the loopback listener without milters
-	IMAP       string // host:port
-	Users      []User // people's mailboxes
-	Service    []User // mailboxes of the provider itself
-	PostfixDir string // Postfix's config_directory, absolute
-	Maillog    string // Postfix's log
+	SMTP       string    // host:port as other servers reach it
+	Submission string    // host:port, STARTTLS and AUTH
+	Reinject   string    // host:port, the loopback listener without milters
+	IMAP       string    // host:port
+	Users      []User    // people's mailboxes
+	Service    []User    // mailboxes of the provider itself
+	PostfixDir string    // Postfix's config_directory, absolute; empty: the MTA is Sendmail
+	Maillog    string    // Postfix's log
+	Sendmail   *Sendmail // nil: the MTA is Postfix
 	DovecotLog string
 }
 
@@ -132,7 +136,7 @@ func (s *Stage) Start(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	for _, m := range s.servers() {
 		g.Go(func() error { return s.startDovecot(gctx, m) })
-		g.Go(func() error { return s.startPostfix(gctx, m) })
+		g.Go(func() error { return s.startMTA(gctx, m) })
 	}
 	for _, p := range s.Providers() {
 		if p.Pecd.Bin != "" {
@@ -156,7 +160,7 @@ func (s *Stage) Stop(ctx context.Context) error {
 		g.Go(func() error { return p.Pecd.Stop(ctx) })
 	}
 	for _, m := range s.servers() {
-		g.Go(func() error { return s.stopPostfix(ctx, m) })
+		g.Go(func() error { return s.stopMTA(ctx, m) })
 		g.Go(func() error { return stopDovecot(ctx, m) })
 	}
 	err := g.Wait()
@@ -178,7 +182,7 @@ func (s *Stage) Remove(ctx context.Context) error {
 // Alive reports whether every process of the stage runs.
 func (s *Stage) Alive() bool {
 	for _, m := range s.servers() {
-		if m.postfixPID() == 0 || m.dovecotPID() == 0 {
+		if m.mtaPID() == 0 || m.dovecotPID() == 0 {
 			return false
 		}
 	}
