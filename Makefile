@@ -51,6 +51,7 @@ bin/demo: for-build
 
 test: as-root for-test
 	$(GO) vet ./...
+	$(GO) test -count=1 -timeout 15m ./test -mta sendmail -run '^(TestMessage|TestReceiptTypes|TestNonDelivery|TestBounces|TestGate|TestRefused|TestRestart)$$'
 	$(GO) test -race -count=1 -timeout 25m ./...
 
 test-sendmail: as-root for-test

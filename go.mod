@@ -9,6 +9,7 @@ require (
 	github.com/emersion/go-message v0.18.2
 	github.com/emersion/go-milter v0.5.0
 	github.com/emersion/go-smtp v0.25.1
+	github.com/golang-fips/openssl/v2 v2.0.3
 	github.com/hashicorp/go-hclog v1.6.3
 	github.com/hashicorp/go-plugin v1.8.0
 	github.com/landlock-lsm/go-landlock v0.10.1
@@ -24,8 +25,6 @@ require (
 	google.golang.org/protobuf v1.36.10
 	software.sslmate.com/src/go-pkcs12 v0.7.4
 )
-
-require github.com/golang-fips/openssl/v2 v2.0.3
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect

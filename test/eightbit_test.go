@@ -14,6 +14,7 @@ import (
 // is, and brought to 7 bits before it is certified. Either way every signature
 // holds at the other end.
 func TestEightBit(t *testing.T) {
+	aboutPostfix(t, "master.cf is changed")
 	for _, option := range []string{"keep", "convert"} {
 		t.Run(option, func(t *testing.T) {
 			s := newStage(t, func(o *stage.Options) {

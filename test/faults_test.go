@@ -128,6 +128,7 @@ func finish(t *testing.T, s *stage.Stage, before map[string]float64, letters ...
 // diskFullReceipts takes the space from Alfa's store when Beta's receipts come.
 // However often the MTA tries, they do not pile up in the mailbox.
 func diskFullReceipts(t *testing.T, s *stage.Stage) {
+	aboutPostfix(t, "its log is read")
 	before := registerSizes(t, s)
 	stop(t, s.Beta)
 	l := newLetter("disk-full-receipts")
@@ -251,6 +252,7 @@ func mailboxStoreDown(t *testing.T, s *stage.Stage) {
 // then stops it. What was accepted waits in the outbox, but for what is for users of
 // Alfa: that needs no MTA.
 func reinjectionDown(t *testing.T, s *stage.Stage) {
+	aboutPostfix(t, "master.cf is changed")
 	before := registerSizes(t, s)
 	said := len(fileText(t, s.Alfa.Pecd.Log))
 	m := &s.Alfa.MailServer

@@ -2,9 +2,14 @@ package test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/sha1"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"net/textproto"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -142,10 +147,11 @@ func certificateLines(der []byte) []byte {
 	return []byte("providerCertificateHash: " + hex.EncodeToString(sum[:]) + "\nproviderCertificate;binary:: " + base64.StdEncoding.EncodeToString(der) + "\n")
 }
 
-// TestExpired moves the clock past the end of the certificates: what comes then
-// is no longer certified mail.
+// TestExpired moves the clock past the end of Alfa's certificate: what comes then
+// is no longer certified mail, and Alfa signs nothing any more.
 func TestExpired(t *testing.T) {
 	s, clock := withClock(t)
+	prolong(t, s, s.Beta)
 	send(t, s, compose("ex genuine", "", "bob@beta.example"), "bob@beta.example")
 	genuine := await(t, s, "bob@beta.example", pec.KindTransport, "ex genuine").raw
 	await(t, s, "alice@alfa.example", pec.KindDelivery, "ex genuine")
@@ -159,5 +165,43 @@ func TestExpired(t *testing.T) {
 	raw := anomaly(t, s, "bob@beta.example", "ex late")
 	if !strings.Contains(readable(t, raw), "non è valido alla data di ricezione") || !bytes.Contains(raw, body) {
 		t.Errorf("the anomaly envelope says\n%s", readable(t, raw))
+	}
+	raw = []byte(compose("ex too late", "", "bob@beta.example"))
+	_, err := s.Submit(within(t), "alice@alfa.example", "alice@alfa.example", []string{"bob@beta.example"}, raw)
+	var reply *textproto.Error
+	if !errors.As(err, &reply) || reply.Code/100 != 4 {
+		t.Errorf("Alfa's client heard %v, want 4xx", err)
+	}
+}
+
+// prolong gives a provider the same certificate for another year.
+func prolong(t *testing.T, s *stage.Stage, p *stage.Provider) {
+	t.Helper()
+	ca, err := s.Authority()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(p.Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, issuers := pem.Decode(text)
+	old, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.NotAfter = old.NotAfter.AddDate(1, 0, 0)
+	der, err := x509.CreateCertificate(rand.Reader, old, ca.Certificate, old.PublicKey, ca.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(p.Certificate, append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), issuers...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SignDirectory(within(t), s.LDIF()); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range s.Providers() {
+		readAgain(t, p)
 	}
 }

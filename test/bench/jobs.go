@@ -59,7 +59,7 @@ func (l *lane) abroad(sessions, messages, octets int) load {
 }
 
 func one(from, to string, octets int) []part {
-	return []part{{from, to, func(n int64) []byte { return letter(n, from, to, octets) }}}
+	return []part{{from, []string{to}, func(n int64) []byte { return letter(n, from, to, octets) }}}
 }
 
 func (l *lane) certified() bool { return l.stage.Alfa.Pecd.Bin != "" }
@@ -100,6 +100,10 @@ func (h *hall) exchanges(ctx context.Context) ([]job, error) {
 				show: []figure{donePerSecond, cpuPerMessage}})
 		}
 	}
+	for _, n := range []int{1, 10, 50} {
+		list = append(list, job{name: fmt.Sprintf("recipients/%d", n), lanes: h.pecd,
+			load: func(*lane) load { return crowd(n, max(4, h.burst/(5*n))) }, show: []figure{donePerSecond, cpuPerMessage}})
+	}
 	return append(list, job{name: "latency/half load", lanes: h.pecd,
 		load: func(l *lane) load {
 			o := exchange(20, 0, 4<<10, neighbour)
@@ -108,6 +112,20 @@ func (h *hall) exchanges(ctx context.Context) ([]job, error) {
 			return o
 		},
 		show: []figure{acceptedPerSecond, middle, tail99, cpuPerMessage}}), nil
+}
+
+// crowd is a load of messages to n recipients of the same provider each: one
+// acceptance and one take-charge receipt, n envelopes and n delivery receipts.
+func crowd(n, messages int) load {
+	return load{sessions: 4, messages: messages, boxed: 2 + 2*n, boxes: append(all(sender), taken),
+		parts: func(i int) []part {
+			var to []string
+			for k := range n {
+				to = append(to, sender(i+k))
+			}
+			from := sender(i)
+			return []part{{from, to, func(m int64) []byte { return letter(m, from, strings.Join(to, ">, <"), 4<<10) }}}
+		}}
 }
 
 // four returns the messages of one certified exchange as they lie in the
@@ -142,10 +160,10 @@ func (h *hall) four(ctx context.Context, to func(int) string) (func(int) []part,
 			there = sender(i) // one session serves all: it is the same server
 		}
 		return []part{
-			{sender(i), to(i), same(envelope)},
-			{sender(i), sender(i), same(acceptance)},
-			{there, taken, same(charge)},
-			{there, sender(i), same(delivery)},
+			{sender(i), []string{to(i)}, same(envelope)},
+			{sender(i), []string{sender(i)}, same(acceptance)},
+			{there, []string{taken}, same(charge)},
+			{there, []string{sender(i)}, same(delivery)},
 		}
 	}, nil
 }

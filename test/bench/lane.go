@@ -131,8 +131,9 @@ type load struct {
 
 // A part is sent in one transaction.
 type part struct {
-	from, to string
-	content  func(n int64) []byte
+	from    string
+	to      []string
+	content func(n int64) []byte
 }
 
 // A result is what a round took. Times are milliseconds.
@@ -182,7 +183,7 @@ func (l *lane) carry(ctx context.Context, o load) (result, error) {
 					}
 				}
 				for k, p := range parts {
-					if _, err := c[p.from].Send(p.from, []string{p.to}, raw[i][k]); err != nil {
+					if _, err := c[p.from].Send(p.from, p.to, raw[i][k]); err != nil {
 						return err
 					}
 				}

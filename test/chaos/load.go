@@ -149,7 +149,7 @@ func (w *world) deliver(ctx context.Context, s *sending) error {
 	}
 }
 
-// attempt is one session. lost: all was sent and no reply came.
+// attempt is one session. lost: all was sent, and what pecd said to it did not come.
 func (w *world) attempt(ctx context.Context, s *sending, raw []byte) (taken, lost bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, clientPatience)
 	defer cancel()
@@ -164,7 +164,13 @@ func (w *world) attempt(ctx context.Context, s *sending, raw []byte) (taken, los
 	var reply *textproto.Error
 	// Before the content nothing can have been taken.
 	early := slices.ContainsFunc([]string{"MAIL FROM", "RCPT TO", "DATA:"}, func(p string) bool { return strings.HasPrefix(err.Error(), p) })
-	return false, !errors.As(err, &reply) && !early, err
+	lost = !errors.As(err, &reply) && !early
+	// Between pecd and Postfix a reply can be lost too. Then the client hears what
+	// Postfix says of a milter that is not there, after all was sent.
+	if strings.HasPrefix(err.Error(), "end of message") && reply != nil && reply.Code == 451 && strings.Contains(reply.Msg, "4.7.1 Service unavailable") {
+		lost = true
+	}
+	return false, lost, err
 }
 
 // clientPatience is longer than any timeout of Postfix towards a milter that a run

@@ -193,7 +193,7 @@ func (m *MailServer) Queue(ctx context.Context) ([]string, error) {
 // Flush makes the MTA try everything in its queue now.
 func (m *MailServer) Flush(ctx context.Context) error {
 	if m.Sendmail != nil {
-		_, err := command(ctx, "/", nil, sendmailProgram("sendmail"), "-C", m.sendmailCF(), "-q")
+		_, err := command(ctx, "/", nil, "unshare", m.asHost("-q")...)
 		return err
 	}
 	out, err := exec.CommandContext(ctx, "postqueue", "-c", m.PostfixDir, "-f").CombinedOutput()

@@ -95,7 +95,7 @@ func (s *Stage) writeSendmail(ctx context.Context, m *MailServer, o Options) err
 		return err
 	}
 	for name, text := range map[string]string{"sendmail.mc": string(mc), "mailertable": ways, "access": "Connect:127.0.0.1\tRELAY\n",
-		"service.switch": "hosts\tfiles\naliases\tfiles\n", "hosts": "127.0.0.1 localhost mail." + m.Domain + "\n",
+		"maillog": "", "service.switch": "hosts\tfiles\naliases\tfiles\n", "hosts": "127.0.0.1 localhost mail." + m.Domain + "\n",
 		"Sendmail.conf": "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: PLAIN LOGIN\nsasldb_path: " + m.sasldb() + "\n"} {
 		if err := writeFile(filepath.Join(home, name), []byte(text), 0o644); err != nil {
 			return err
@@ -149,10 +149,8 @@ func (s *Stage) startSendmail(ctx context.Context, m *MailServer) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	// Sendmail waits a minute for a name with a dot, so it gets a host of its own.
 	out := filepath.Join(m.Sendmail.Home, "start.log")
-	err := launch(ctx, out, "unshare", "--uts", "sh", "-c", `hostname "$1"; exec "$2" -bd -q1s -C "$3"`, "sh",
-		"mail."+m.Domain, sendmailProgram("sendmail"), m.sendmailCF())
+	err := launch(ctx, out, "unshare", m.asHost("-bd", "-q1s")...)
 	if err != nil {
 		return fmt.Errorf("Sendmail of %s: %w", m.Domain, err)
 	}
@@ -163,6 +161,12 @@ func (s *Stage) startSendmail(ctx context.Context, m *MailServer) error {
 	}
 	s.logf("%s: Sendmail runs, pid %d", m.Domain, m.mtaPID())
 	return nil
+}
+
+// asHost are the arguments of unshare with which sendmail runs on a host of its own:
+// it waits a minute for a host whose name has a dot.
+func (m *MailServer) asHost(args ...string) []string {
+	return append([]string{"--uts", "sh", "-c", `hostname "$1"; shift; exec "$@"`, "sh", "mail." + m.Domain, sendmailProgram("sendmail"), "-C", m.sendmailCF()}, args...)
 }
 
 // sendmailMessages are the control files in the queue: one for each message.
