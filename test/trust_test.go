@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net/http"
 	"net/textproto"
 	"os"
 	"os/exec"
@@ -375,6 +376,21 @@ func TestDirectory(t *testing.T) {
 	}
 	if got := kindOf("di offline"); got != pec.External {
 		t.Errorf("mario is %s", got)
+	}
+	// A server that does not answer holds up no start for long.
+	silent := make(chan struct{})
+	t.Cleanup(func() { close(silent) })
+	web.Handle("/igpec.ldif.p7m", func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-silent:
+		case <-r.Context().Done():
+		}
+	})
+	stop(t, s.Alfa)
+	began := time.Now()
+	start(t, s.Alfa)
+	if d := time.Since(began); d > 20*time.Second {
+		t.Errorf("with a directory that does not answer it took %s to start", d)
 	}
 	out, err := pecdDo("directory", "export", "-o", "-")
 	if err != nil {

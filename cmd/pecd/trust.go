@@ -150,7 +150,12 @@ func (in *installation) loadDirectory(ctx context.Context, l loading) error {
 		}
 	}
 	if l.live || k.Directory() == nil {
-		_, err := k.Update(ctx, false)
+		uctx, cancel := ctx, context.CancelFunc(func() {})
+		if k.Directory() != nil {
+			uctx, cancel = context.WithTimeout(ctx, directoryPatience)
+		}
+		_, err := k.Update(uctx, false)
+		cancel()
 		switch {
 		case err != nil && k.Directory() == nil:
 			return cfg.Problem(directoryKey(cfg), fmt.Errorf("%s: not a directory whose signature and records hold: %w", cfg.Directory.File+cfg.Directory.URL, err),
@@ -166,6 +171,10 @@ func (in *installation) loadDirectory(ctx context.Context, l loading) error {
 	in.directory, in.provider = k.Directory(), p
 	return nil
 }
+
+// directoryPatience is how long the daemon waits for a newer directory when it has
+// the last good one: mail should not wait for a server that does not answer.
+const directoryPatience = 3 * time.Second
 
 // ownRecord finds our record in a directory: other providers will look us up
 // there.
