@@ -75,7 +75,8 @@ type commands struct {
 		List  pluginListCmd  `cmd:"" help:"Show the plugins that run."`
 	} `cmd:"" help:"Programs of others that check messages, or take the place of a point."`
 	Setup struct {
-		Postfix setupPostfixCmd `cmd:"" help:"Show what must change in Postfix, make it, or take it back."`
+		Postfix  setupPostfixCmd  `cmd:"" help:"Show what must change in Postfix, make it, or take it back."`
+		Sendmail setupSendmailCmd `cmd:"" help:"Show what must change in Sendmail, make it, or take it back."`
 	} `cmd:"" help:"Set up the mail server for pecd."`
 	Report     reportCmd     `cmd:"" help:"Sum up a period for the authority: messages, availability, times."`
 	Quickstart quickstartCmd `cmd:"" help:"Write the first configuration of an installation."`

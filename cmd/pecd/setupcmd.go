@@ -38,7 +38,7 @@ func (c *setupPostfixCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	want := setup.WantsOf(cfg, c.directory(ctx, cfg, std))
+	want := setup.WantsOf(cfg, providers(ctx, c.Config, cfg, std))
 	plan, err := pf.Plan(ctx, want)
 	if err != nil {
 		return err
@@ -66,9 +66,9 @@ func (c *setupPostfixCmd) Run(ctx context.Context, std streams) error {
 	return err
 }
 
-// directory is the directory of providers, or nil with a word about what is left out.
-func (c *setupPostfixCmd) directory(ctx context.Context, cfg *config.Config, std streams) *directory.Directory {
-	in, err := load(ctx, c.Config, lookAt(cfg))
+// providers is the directory of providers, or nil with a word about what is left out.
+func providers(ctx context.Context, file string, cfg *config.Config, std streams) *directory.Directory {
+	in, err := load(ctx, file, lookAt(cfg))
 	if err != nil {
 		fmt.Fprintf(std.err, "note: only the domain of provider.domain is set up, and no TLS policy for other providers: %v\n  run this again when that is mended\n", err)
 		return nil
@@ -82,6 +82,11 @@ func (c *setupPostfixCmd) directory(ctx context.Context, cfg *config.Config, std
 
 func undoPostfix(ctx context.Context, pf *setup.Postfix, out io.Writer) error {
 	backup, left, err := pf.Undo(ctx)
+	return undone(out, backup, left, err, "postfix -c "+pf.Dir+" reload")
+}
+
+// undone tells what was taken back.
+func undone(out io.Writer, backup string, left []string, err error, next string) error {
 	if errors.Is(err, setup.ErrNothing) {
 		fmt.Fprintln(out, err)
 		return nil
@@ -92,6 +97,6 @@ func undoPostfix(ctx context.Context, pf *setup.Postfix, out io.Writer) error {
 	if len(left) > 0 {
 		fmt.Fprintf(out, "changed by somebody since, and left alone: %s\n", strings.Join(left, ", "))
 	}
-	_, err = fmt.Fprintf(out, "taken back; a copy of the old files stays in %s\n  next: postfix -c %s reload\n", backup, pf.Dir)
+	_, err = fmt.Fprintf(out, "taken back; a copy of the old files stays in %s\n  next: %s\n", backup, next)
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -80,5 +81,70 @@ func TestFirstHour(t *testing.T) {
 	var d diagnosis
 	if err := json.Unmarshal([]byte(out), &d); err != nil || d.OK || len(d.Findings) < 10 || d.Findings[0].Fix == "" {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// plainSendmail is a Sendmail with the least of a configuration, in a directory of its
+// own, and the program that reads it.
+func plainSendmail(t *testing.T) (dir, program string) {
+	t.Helper()
+	const tree = "/var/cache/pecd-demo/sendmail"
+	dir, err := os.MkdirTemp("/var/lib", "pecd-setup-test-") // Sendmail trusts no folder below /tmp
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	mc := "include(`" + tree + "/usr/share/sendmail/cf/m4/cf.m4')dnl\nOSTYPE(`linux')dnl\ndefine(`confTRUSTED_USER', `root')dnl\nMAILER(`local')dnl\nMAILER(`smtp')dnl\n"
+	program = filepath.Join(dir, "program")
+	// Under a host name of its own, and where no name server is.
+	script := "#!/bin/sh\nexec unshare --uts --net sh -c 'hostname mail.pec.example; exec " + tree + "/usr/libexec/sendmail/sendmail \"$@\"' sh \"$@\"\n"
+	for name, text := range map[string]string{"sendmail.mc": mc, "program": script} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(tree+"/usr/libexec/sendmail/makemap", filepath.Join(dir, "makemap")); err != nil {
+		t.Fatal(err)
+	}
+	cf, err := exec.Command("m4", filepath.Join(dir, "sendmail.mc")).Output()
+	if err != nil {
+		t.Fatalf("m4: %v; packaging/prerequisites test brings Sendmail", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "sendmail.cf"), cf, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir, program
+}
+
+// TestSetupSendmail is the way of somebody who adds pecd to a Sendmail that runs.
+func TestSetupSendmail(t *testing.T) {
+	etc := filepath.Join(t.TempDir(), "pecd")
+	file := filepath.Join(etc, "pecd.toml")
+	dir, program := plainSendmail(t)
+	setup := []string{"setup", "sendmail", "--config", file, "--sendmail-config-dir", dir, "--sendmail", program}
+	for _, step := range []struct {
+		args  []string
+		code  int
+		words []string
+	}{
+		{[]string{"quickstart", "pec.example", "--dir", etc, "--store", filepath.Join(etc, "store")}, 0, nil},
+		{setup, 0, []string{"note: Sendmail has no TLS certificate", "# pecd's access point; F=T", "+MAIL_FILTER(`pecdaccess'", "nothing was changed yet", "--apply"}},
+		{append(setup, "--undo"), 0, []string{"nothing to take back"}},
+		{append(setup, "--apply"), 0, []string{"the old files are in", "systemctl restart sendmail"}},
+		{setup, 0, []string{"nothing to do: Sendmail in " + dir}},
+		{append(setup, "--undo"), 0, []string{"taken back", "systemctl restart sendmail"}},
+		{setup, 0, []string{"+MAIL_FILTER(`pecdaccess'"}},
+		{append(setup, "--undo", "--apply"), exitUsage, []string{"apply"}},
+		{append(setup[:6:6], "--sendmail", "/usr/sbin/postfix"), exitNo, []string{"no Sendmail at /usr/sbin/postfix"}},
+	} {
+		code, out, errs := command(t, step.args...)
+		if code != step.code {
+			t.Fatalf("%s: %d, want %d\n%s%s", strings.Join(step.args, " "), code, step.code, out, errs)
+		}
+		for _, w := range step.words {
+			if !strings.Contains(out+errs, w) {
+				t.Errorf("%s: no %q in\n%s%s", strings.Join(step.args, " "), w, out, errs)
+			}
+		}
 	}
 }

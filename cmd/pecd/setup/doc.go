@@ -1,11 +1,12 @@
-// Package setup reads the configuration of a Postfix that runs, plans what must
-// change so that it works with pecd (docs/postfix.md), shows the changes as a diff
-// with their reasons, makes them with a backup, and takes them back. It also writes
-// the first configuration of an installation.
+// Package setup reads the configuration of a Postfix or Sendmail that runs, plans what
+// must change so that it works with pecd (docs/postfix.md, docs/sendmail.md), shows the
+// changes as a diff with their reasons, makes them with a backup, and takes them back.
+// It also writes the first configuration of an installation.
 //
-// It writes by postconf(1) only, on a copy that takes the place of the real files at
-// once. It refuses to go on where it does not understand what it reads, and puts
-// everything back where Postfix does not like the result.
+// Of Postfix's files it writes by postconf(1) only, on a copy that takes the place of
+// the real files at once; of Sendmail's, sendmail.mc and the tables, of which m4 and
+// makemap(8) make the rest. It refuses to go on where it does not understand what it
+// reads, and puts everything back where the mail server does not like the result.
 package setup
 
 import "errors"
