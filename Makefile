@@ -18,6 +18,7 @@
 #   make demo-up    the demo's servers, to stay; .demo/env.json describes them
 #   make demo-down  stop and remove them
 #   make packages   .deb and .rpm in dist; ARCH=arm64 for another architecture
+#   make soak       mixed messages for SOAK=30m; nothing that is held may grow; needs root
 #   make fmt        format the Go files
 #   make clean      remove what was built, and the demo
 
@@ -34,7 +35,7 @@ DEMO     = $(SUDO) bin/demo -dir .demo -pecd bin/pecd $(if $(KEYS),-keys $(KEYS)
 SUDO     = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: packages for-packages
-.PHONY: build test test-sendmail test-outside test-install race fuzz bench chaos fmt demo demo-up demo-down clean bin/pecd bin/demo
+.PHONY: build test test-sendmail test-outside test-install race fuzz bench chaos soak fmt demo demo-up demo-down clean bin/pecd bin/demo
 .PHONY: for-build for-demo for-softhsm for-sendmail for-test for-install for-bench as-root
 .NOTPARALLEL:
 
@@ -82,6 +83,9 @@ bench: as-root for-bench
 
 chaos: as-root for-test
 	$(GO) run ./test/chaos -faults $(or $(FAULTS),300) -messages $(or $(MESSAGES),5000) $(if $(SEED),-seed $(SEED))
+
+soak: as-root for-test
+	$(GO) run ./test/chaos -soak $(or $(SOAK),30m) -senders 4
 
 fmt: for-build
 	$(GO) fmt ./...

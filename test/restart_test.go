@@ -8,8 +8,8 @@ import (
 	"net/textproto"
 	"os"
 	"os/user"
-	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -33,8 +33,8 @@ func restartUnderLoad(t *testing.T, passed bool) {
 		if err := p.Stop(within(t)); err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{"access.sock", "gate.sock", "lmtp.sock"} {
-			p.Sockets = append(p.Sockets, activated(t, filepath.Join(s.Alfa.Dir, "sock", name)))
+		for _, addr := range []string{p.Config.Access.Milter, p.Config.Gate.Milter, p.Config.Reception.LMTP} {
+			p.Sockets = append(p.Sockets, activated(t, addr))
 		}
 		if err := p.Start(within(t)); err != nil {
 			t.Fatal(err)
@@ -119,8 +119,16 @@ func sendThree(ctx context.Context, s *stage.Stage, name string) (taken int64, e
 }
 
 // activated is a socket as systemd opens it.
-func activated(t *testing.T, path string) *os.File {
+func activated(t *testing.T, addr string) *os.File {
 	t.Helper()
+	path, ok := strings.CutPrefix(addr, "unix:")
+	if !ok {
+		l, err := net.Listen("tcp", strings.TrimPrefix(addr, "inet:"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return passedOn(t, l.(*net.TCPListener))
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
@@ -139,11 +147,20 @@ func activated(t *testing.T, path string) *os.File {
 	if err := errors.Join(os.Chmod(path, 0o660), os.Chown(path, 0, gid)); err != nil {
 		t.Fatal(err)
 	}
+	l.SetUnlinkOnClose(false)
+	return passedOn(t, l)
+}
+
+// passedOn is the file of a listener, open until the test ends.
+func passedOn(t *testing.T, l interface {
+	File() (*os.File, error)
+	Close() error
+}) *os.File {
+	t.Helper()
 	f, err := l.File()
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.SetUnlinkOnClose(false)
 	t.Cleanup(func() {
 		if err := errors.Join(f.Close(), l.Close()); err != nil {
 			t.Error(err)

@@ -45,7 +45,7 @@ func (w *world) load(ctx context.Context, over <-chan struct{}) error {
 		g.Go(func() error {
 			for {
 				n := next.Add(1)
-				if n > int64(w.messages) {
+				if w.until.IsZero() && n > int64(w.messages) || !w.until.IsZero() && time.Now().After(w.until) {
 					return nil
 				}
 				if !w.turn(ctx, over, n) {

@@ -25,9 +25,17 @@ func main() {
 	flag.DurationVar(&o.settle, "settle", 15*time.Minute, "how long all may take to come to rest after the last fault")
 	flag.BoolVar(&o.long, "long", true, "stop programs also for longer than every timeout around them")
 	flag.StringVar(&o.only, "only", "", "only faults of this kind")
+	soaking := flag.Duration("soak", 0, "break nothing, and send for so long")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	v, err := run(ctx, o)
+	var v verdict
+	var err error
+	if *soaking > 0 {
+		o.faults = 0
+		v.Violations, err = soak(ctx, o, *soaking)
+	} else {
+		v, err = run(ctx, o)
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)

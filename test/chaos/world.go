@@ -37,6 +37,7 @@ type world struct {
 	web    *publisher
 	disks  []string // mounted
 	oracle string
+	until  time.Time // when a soak ends; zero: the number of messages ends the load
 
 	broken atomic.Int64 // faults that are over
 	putOff atomic.Int64 // attempts that a client had to repeat

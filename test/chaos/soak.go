@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"pecd/packaging/demo/stage"
+)
+
+// A sample is what one pecd holds at a moment.
+type sample struct{ goroutines, descriptors, memory, log, files float64 }
+
+// gauges are what must not grow, and by how much it may be off: as many times the
+// first, and as much more.
+var gauges = []struct {
+	name        string
+	of          func(sample) float64
+	times, more float64
+}{
+	{"goroutines", func(s sample) float64 { return s.goroutines }, 1.2, 10},
+	{"descriptors", func(s sample) float64 { return s.descriptors }, 1.2, 10},
+	{"memory, octets", func(s sample) float64 { return s.memory }, 1.25, 8 << 20},
+	{"SQLite's log, octets", func(s sample) float64 { return s.log }, 1.1, 1 << 20},
+	{"files of bodies", func(s sample) float64 { return s.files }, 1.1, 20},
+}
+
+// soak sends mixed messages for a time without breaking anything, and wants both
+// daemons to hold no more in the last third than in the middle one: in the first
+// everything is still being warmed up. Then the judge looks as after chaos.
+func soak(ctx context.Context, o options, d time.Duration) (wrong []string, err error) {
+	if o.dir, err = os.MkdirTemp("", "pecd-soak"); err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(o.dir)
+	w, err := newWorld(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	fmt.Fprintf(o.log, "soak: %s with %d clients, seed %d\n", d, o.senders, o.seed)
+	end := time.Now().Add(d)
+	w.until = end
+	samples := map[string][]sample{}
+	g, gctx := errgroup.WithContext(ctx)
+	over := make(chan struct{})
+	close(over) // all messages are due at once, until the time is over
+	g.Go(func() error { return w.load(gctx, over) })
+	g.Go(func() error {
+		every := max(time.Second, d/90)
+		for time.Now().Before(end) {
+			if !pause(gctx, every) {
+				return gctx.Err()
+			}
+			for _, p := range w.stage.Providers() {
+				s, err := take(gctx, p)
+				if err != nil {
+					return err
+				}
+				samples[p.Domain] = append(samples[p.Domain], s)
+				if len(samples[p.Domain])%10 == 0 {
+					fmt.Fprintf(o.log, "%s %s: %.0f goroutines, %.0f descriptors, %.1f MB, log %.1f MB, %.0f files\n", time.Now().Format("15:04:05"), p.Domain,
+						s.goroutines, s.descriptors, s.memory/1e6, s.log/1e6, s.files)
+				}
+			}
+		}
+		return nil
+	})
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	for _, domain := range []string{"alfa.example", "beta.example"} {
+		list := samples[domain]
+		middle, last := list[len(list)/3:2*len(list)/3], list[2*len(list)/3:]
+		for _, gauge := range gauges {
+			a, b := typicalOf(middle, gauge.of), typicalOf(last, gauge.of)
+			verdict := "flat"
+			if b > a*gauge.times+gauge.more {
+				verdict = "GROWS"
+				wrong = append(wrong, fmt.Sprintf("%s: %s from %.0f to %.0f", domain, gauge.name, a, b))
+			}
+			fmt.Fprintf(o.log, "%s: %-22s %12.0f in the middle third, %12.0f in the last: %s\n", domain, gauge.name, a, b, verdict)
+		}
+	}
+	if err := w.rest(ctx); err != nil {
+		return wrong, err
+	}
+	v, err := w.judge(ctx)
+	if err != nil {
+		return wrong, err
+	}
+	v.Violations = append(v.Violations, w.ownChecks(ctx)...)
+	w.report(v, d)
+	return append(wrong, v.Violations...), nil
+}
+
+// typicalOf is the median.
+func typicalOf(list []sample, of func(sample) float64) float64 {
+	v := make([]float64, len(list))
+	for i, s := range list {
+		v[i] = of(s)
+	}
+	if len(v) == 0 {
+		return 0
+	}
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+// take reads a provider's own figures and looks at its store.
+func take(ctx context.Context, p *stage.Provider) (s sample, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Pecd.Config.Metrics.Listen+"/metrics", nil)
+	if err != nil {
+		return s, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return s, err
+	}
+	defer res.Body.Close()
+	into := map[string]*float64{"go_goroutines": &s.goroutines, "process_open_fds": &s.descriptors, "process_resident_memory_bytes": &s.memory}
+	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+		name, value, _ := strings.Cut(lines.Text(), " ")
+		if to := into[name]; to != nil {
+			if *to, err = strconv.ParseFloat(value, 64); err != nil {
+				return s, err
+			}
+		}
+	}
+	store := p.Pecd.Config.Store.Path
+	if st, err := os.Stat(filepath.Join(store, "pecd.db-wal")); err == nil {
+		s.log = float64(st.Size())
+	}
+	files, err := filepath.Glob(filepath.Join(store, "bodies", "*"))
+	s.files = float64(len(files))
+	return s, err
+}
