@@ -104,7 +104,7 @@ func (h *hall) exchanges(ctx context.Context) ([]job, error) {
 		list = append(list, job{name: fmt.Sprintf("recipients/%d", n), lanes: h.pecd,
 			load: func(*lane) load { return crowd(n, max(4, h.burst/(5*n))) }, show: []figure{donePerSecond, cpuPerMessage}})
 	}
-	return append(list, job{name: "latency/half load", lanes: h.pecd,
+	return append(list, job{name: "exchange/acceptance at half load", lanes: h.pecd,
 		load: func(l *lane) load {
 			o := exchange(20, 0, 4<<10, neighbour)
 			o.rate = l.bearable / 2

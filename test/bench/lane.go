@@ -42,9 +42,10 @@ func newLane(ctx context.Context, dir, name string, change func(*stage.Options))
 		return nil, err
 	}
 	l = &lane{name: name}
+	made := l // the result is nil after an error
 	defer func() {
 		if err != nil {
-			l.close()
+			made.close()
 		}
 	}()
 	if l.stage, err = stage.New(ctx, o); err != nil {
