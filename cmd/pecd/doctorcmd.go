@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,10 +26,13 @@ const examineTime = 2 * time.Minute
 type doctorCmd struct {
 	configFlag
 	PostfixConfigDir string `help:"Postfix's configuration directory. Default: that of the only instance." placeholder:"DIR"`
-	NoDNS            bool   `name:"no-dns" help:"Ask no name server."`
-	Canary           string `help:"Also send a certified message from a user to himself and wait for its delivery. FILE, mode 0600, holds his address and, on the next line, his password." placeholder:"FILE"`
-	Submission       string `help:"Where the canary is submitted, with STARTTLS." default:"127.0.0.1:587" placeholder:"HOST:PORT"`
-	JSON             bool   `name:"json" help:"One JSON object."`
+	// No default: it says that Sendmail is the MTA.
+	SendmailConfigDir string `help:"Directory of sendmail.mc and sendmail.cf, where Sendmail is the MTA. Default: /etc/mail, if there is no Postfix." placeholder:"DIR"`
+	Sendmail          string `help:"The program sendmail. Default: where Debian and Red Hat have it." placeholder:"FILE"`
+	NoDNS             bool   `name:"no-dns" help:"Ask no name server."`
+	Canary            string `help:"Also send a certified message from a user to himself and wait for its delivery. FILE, mode 0600, holds his address and, on the next line, his password." placeholder:"FILE"`
+	Submission        string `help:"Where the canary is submitted, with STARTTLS." default:"127.0.0.1:587" placeholder:"HOST:PORT"`
+	JSON              bool   `name:"json" help:"One JSON object."`
 }
 
 // A diagnosis is what pecd doctor found, for programs.
@@ -128,8 +133,25 @@ func (c *doctorCmd) site(ctx context.Context) doctor.Site {
 			fmt.Fprintln(os.Stderr, "pecd doctor:", err)
 		}
 	}
-	s.Postfix, s.PostfixErr = setup.Read(ctx, c.PostfixConfigDir)
+	if dir := c.sendmailDir(); dir != "" {
+		s.Sendmail, s.SendmailErr = setup.ReadSendmail(ctx, dir, c.Sendmail)
+	} else {
+		s.Postfix, s.PostfixErr = setup.Read(ctx, c.PostfixConfigDir)
+	}
 	return s
+}
+
+// sendmailDir is where Sendmail's configuration is, if Sendmail is the MTA.
+func (c *doctorCmd) sendmailDir() string {
+	if c.SendmailConfigDir != "" || c.PostfixConfigDir != "" {
+		return c.SendmailConfigDir
+	}
+	const standard = "/etc/mail"
+	_, postfix := exec.LookPath("postconf")
+	if _, err := os.Stat(filepath.Join(standard, setup.CFFile)); postfix != nil && err == nil {
+		return standard
+	}
+	return ""
 }
 
 // lookAt is look, also before the daemon's first start: then nothing is kept yet.

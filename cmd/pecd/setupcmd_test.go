@@ -130,6 +130,7 @@ func TestSetupSendmail(t *testing.T) {
 		{[]string{"quickstart", "pec.example", "--dir", etc, "--store", filepath.Join(etc, "store")}, 0, nil},
 		{setup, 0, []string{"note: Sendmail has no TLS certificate", "# pecd's access point; F=T", "+MAIL_FILTER(`pecdaccess'", "nothing was changed yet", "--apply"}},
 		{append(setup, "--undo"), 0, []string{"nothing to take back"}},
+		{[]string{"doctor", "--no-dns", "--config", file, "--sendmail-config-dir", dir, "--sendmail", program}, exitNo, []string{"[submission-milter]", "fix: pecd setup sendmail --config " + file + " --sendmail-config-dir " + dir + " --apply"}},
 		{append(setup, "--apply"), 0, []string{"the old files are in", "systemctl restart sendmail"}},
 		{setup, 0, []string{"nothing to do: Sendmail in " + dir}},
 		{append(setup, "--undo"), 0, []string{"taken back", "systemctl restart sendmail"}},

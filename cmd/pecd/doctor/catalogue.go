@@ -1,7 +1,7 @@
 package doctor
 
 // An Entry is what is always true of a finding. Fix may name this installation:
-// {config}, {postfix}, {store}, {access}, {mailboxes}.
+// {config}, {postfix}, {sendmail}, {store}, {access}, {mailboxes}.
 type Entry struct {
 	Severity Severity
 	Title    string
@@ -13,7 +13,7 @@ const (
 	setupFix   = "pecd setup postfix --config {config} --postfix-config-dir {postfix} --apply && postfix -c {postfix} reload"
 	uncertify  = "Users send in the belief that their mail is certified, and it is not."
 	breaks     = "A signed message that is changed on its way has a broken signature, and the other provider treats it as an anomaly."
-	permission = "Postfix answers every client 451 until it can connect."
+	permission = "The MTA answers every client 451 until it can connect."
 )
 
 // catalogue has all findings by their ID. docs/troubleshooting.md is made of it.
@@ -43,7 +43,7 @@ var catalogue = map[string]Entry{
 	"store-doubtful":   {Warning, "The store is on a filesystem of which it is not sure that it syncs", "A crash may lose what pecd has already confirmed to a user.", "move {store} to a local disk (ext4, xfs)"},
 	"store-unreadable": {Error, "The store cannot be read", "Outbox and register cannot be looked at; they may be damaged.", "pecd log verify --config {config}"},
 	"disk-full":        {Error, "A disk is nearly full", "When it is full, all mail waits at the clients and at other servers.", "df -h {store}"},
-	"outbox-old":       {Error, "Signed messages wait for Postfix", "They are certified as accepted and do not go out.", "journalctl -u pecd -g courier"},
+	"outbox-old":       {Error, "Signed messages wait for the MTA", "They are certified as accepted and do not go out.", "journalctl -u pecd -g courier"},
 	"ledger-overdue":   {Error, "An answer is overdue and the sender does not know", "After 24 hours the sender is owed a timeout notice (RFC 6109, 3.1.6).", "systemctl restart pecd"},
 
 	"seal-none":       {Warning, "The days of the register are not sealed", "The law wants a time stamp on the register daily (DPR 68/2005, art. 10); until then whoever holds the machine can write it anew.", "name a time-stamping authority and its CAs as tsa and tsa_anchors of [seal] in {config}"},
@@ -58,7 +58,7 @@ var catalogue = map[string]Entry{
 	"plugin-unpinned": {Warning, "A plugin has no checksum in the configuration", "Whoever replaces the program sees all mail.", "write the output of sha256sum as sha256 of the plugin in {config}"},
 	"clock":           {Error, "The clock cannot be relied on", "The time of acceptance and delivery is what the receipts prove.", "timedatectl set-ntp true; timedatectl timesync-status"},
 	"mx":              {Error, "A certified domain has no MX record", "Other providers cannot reach its mailboxes.", "add an MX record that names this server"},
-	"dns":             {Warning, "DNS does not answer", "Postfix cannot find other providers.", "resolvectl status"},
+	"dns":             {Warning, "DNS does not answer", "The MTA cannot find other providers.", "resolvectl status"},
 
 	// The canary.
 	"canary-refused": {Error, "The canary was not taken", "Users who submit hear the same.", "journalctl -u postfix -u pecd -n 50"},
@@ -70,8 +70,8 @@ var catalogue = map[string]Entry{
 	"socket-permission": {Error, "Postfix may not connect to a socket of pecd's", permission, "set socket_group = \"postfix\" and socket_mode = \"0660\" in {config}, and give Postfix the way there: chmod o+x on the directories; then systemctl restart pecd"},
 	"socket-chroot":     {Error, "A service of Postfix's cannot reach a socket from its chroot", permission, setupFix},
 	"mailboxes-down":    {Error, "The mailbox store does not answer", "Nothing is delivered; messages wait at the MTA.", "systemctl status dovecot; doveconf -n service/lmtp (delivery.store is {mailboxes})"},
-	"listener-down":     {Error, "Postfix's listener for signed messages does not answer", "What pecd has accepted does not go out.", "postfix -c {postfix} status; postfix -c {postfix} start"},
-	"port-closed":       {Error, "Nobody listens at a port of Postfix's", "Users or other providers cannot send.", "postfix -c {postfix} status; postfix -c {postfix} start"},
+	"listener-down":     {Error, "The MTA's listener for signed messages does not answer", "What pecd has accepted does not go out.", "postfix -c {postfix} status; postfix -c {postfix} start"},
+	"port-closed":       {Error, "Nobody listens at a port of the MTA's", "Users or other providers cannot send.", "postfix -c {postfix} status; postfix -c {postfix} start"},
 
 	// Postfix: submission.
 	"postfix-unreadable": {Error, "Postfix's configuration cannot be read", "It cannot be told whether mail goes through pecd.", "postconf -c {postfix} -n"},
@@ -97,7 +97,7 @@ var catalogue = map[string]Entry{
 	"ehlo-keywords":  {Error, "Port 25 hides 8BITMIME or STARTTLS", breaks, "postconf -c {postfix} -e smtpd_discard_ehlo_keywords="},
 
 	// Postfix: the listener for signed messages.
-	"listener-missing": {Error, "Postfix has no listener for signed messages", "What pecd has accepted cannot go out.", setupFix},
+	"listener-missing": {Error, "The MTA has no listener for signed messages", "What pecd has accepted cannot go out.", setupFix},
 	"listener-open":    {Error, "The listener for signed messages is open to others", "Anybody can send from it, to everywhere.", setupFix},
 	"listener-loop":    {Error, "The listener for signed messages calls pecd again", "Signed messages come back to pecd and are refused.", setupFix},
 	"listener-milter":  {Error, "A milter stands at the listener for signed messages", breaks, setupFix},
@@ -107,18 +107,24 @@ var catalogue = map[string]Entry{
 
 	// Postfix: arrival, and main.cf.
 	"route":           {Error, "Mail for a certified domain does not go to pecd", "It is delivered without any receipt.", setupFix},
-	"domain-refused":  {Error, "Postfix takes no mail for a certified domain", "Other providers hear that the mailboxes do not exist.", setupFix},
+	"domain-refused":  {Error, "The MTA takes no mail for a certified domain", "Other providers hear that the mailboxes do not exist.", setupFix},
 	"aliases":         {Error, "A certified domain is rewritten by aliases", "An envelope counts only for the addresses that it names.", "postmap -q @DOMAIN on each table of virtual_alias_maps (postconf -c {postfix} virtual_alias_maps); remove the entry"},
-	"table":           {Error, "Postfix cannot read a table", "Postfix defers all mail for which it needs the table.", "postmap -c {postfix} FILE"},
+	"table":           {Error, "The MTA cannot read a table, or reads an old one", "All mail for which it needs the table waits, or goes where it should not.", "postmap -c {postfix} FILE"},
 	"tls-policy":      {Error, "TLS towards other providers is not compulsory", "Certified mail may travel in clear (RFC 6109, 5.3).", setupFix},
-	"size-limit":      {Error, "Postfix's size limit is too small", "Large messages are accepted and certified, and then cannot go out.", setupFix},
-	"header-limit":    {Warning, "Postfix cuts long header fields", breaks, setupFix},
-	"line-limit":      {Error, "Postfix folds long lines", breaks, setupFix},
-	"mime-conversion": {Error, "Postfix converts 8-bit parts", breaks, setupFix},
+	"size-limit":      {Error, "The MTA's size limit is too small", "Large messages are accepted and certified, and then cannot go out.", setupFix},
+	"header-limit":    {Warning, "The MTA cuts or refuses long header fields", breaks, setupFix},
+	"line-limit":      {Error, "The MTA cuts or folds long lines", breaks, setupFix},
+	"mime-conversion": {Error, "The MTA converts 8-bit parts", breaks, setupFix},
 	"content-checks":  {Error, "Postfix looks into messages", breaks, setupFix},
 	"header-rewrite":  {Warning, "Postfix completes addresses", "What is certified is not what the user sent.", setupFix},
-	"queue-lifetime":  {Error, "Postfix tries for longer than a day", "The queue lives 24 hours (RFC 6109, 2.2.2); the sender is told too late.", setupFix},
-	"backoff":         {Warning, "Postfix waits too long between tries", "The last word may be Postfix's bounce and not a signed notice.", setupFix},
+	"queue-lifetime":  {Error, "The MTA tries for longer than a day", "The queue lives 24 hours (RFC 6109, 2.2.2); the sender is told too late.", setupFix},
+	"backoff":         {Warning, "The MTA waits too long between tries", "The last word may be the MTA's bounce and not a signed notice.", setupFix},
 	"bounces":         {Error, "Failures do not come back to pecd", "The sender is not told that a message could not be delivered.", "postconf -c {postfix} -e soft_bounce=no smtpd_discard_ehlo_keywords=, and see that master.cf has the bounce service"},
-	"recipient-limit": {Warning, "Postfix splits messages to many recipients", "The sender's provider gets several take-charge receipts for one envelope.", setupFix},
+	"recipient-limit": {Warning, "The MTA splits messages to many recipients", "The sender's provider gets several take-charge receipts for one envelope.", setupFix},
+
+	// Sendmail alone.
+	"sendmail-unreadable": {Error, "Sendmail's configuration cannot be read", "It cannot be told whether mail goes through pecd.", "m4 {sendmail}/sendmail.mc > /dev/null; sendmail -bt -C {sendmail}/sendmail.cf < /dev/null"},
+	"sendmail-restart":    {Warning, "Sendmail does not yet go by its configuration", "What runs is what was configured before.", "systemctl restart sendmail"},
+	"socket-unsafe":       {Error, "Everybody may write to a folder above a socket", "Sendmail refuses to use such a socket; it answers every client 451.", "have pecd open its sockets in /run/pecd, or at ports of 127.0.0.1"},
+	"queue-unsafe":        {Error, "Sendmail does not write to the disk what it has taken", "A crash loses messages that pecd has certified as accepted.", sendmailFix},
 }

@@ -19,11 +19,14 @@ const page = "../../../docs/troubleshooting.md"
 func TestPage(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("# Troubleshooting\n\n`pecd doctor` looks for what is described here and names the section in brackets. It changes nothing; exit code 0: no error,\n" +
-		"1: at least one. `--json` is for monitoring. This page is made from the doctor's own texts:\n`go test ./cmd/pecd/doctor -run TestPage -update`.\n")
+		"1: at least one. `--json` is for monitoring. Where Sendmail is the MTA the doctor says what mends it there: in place of `pecd setup postfix … --apply && postfix … reload`\nit is `pecd setup sendmail --config /etc/pecd/pecd.toml --apply && systemctl restart sendmail`. This page is made from the doctor's own texts:\n`go test ./cmd/pecd/doctor -run TestPage -update`.\n")
 	for _, id := range slices.Sorted(maps.Keys(catalogue)) {
 		e := catalogue[id]
-		fix := strings.NewReplacer("{config}", "/etc/pecd/pecd.toml", "{postfix}", "/etc/postfix", "{store}", "/var/lib/pecd", "{mailboxes}", "unix:/run/dovecot/lmtp").Replace(e.Fix)
-		fmt.Fprintf(&b, "\n## %s\n\n**%s** (%s). %s\n\n```\n%s\n```\n", id, e.Title, e.Severity, e.Why, fix)
+		names := strings.NewReplacer("{config}", "/etc/pecd/pecd.toml", "{postfix}", "/etc/postfix", "{sendmail}", "/etc/mail", "{store}", "/var/lib/pecd", "{mailboxes}", "unix:/run/dovecot/lmtp")
+		fmt.Fprintf(&b, "\n## %s\n\n**%s** (%s). %s\n\n```\n%s\n```\n", id, e.Title, e.Severity, e.Why, names.Replace(e.Fix))
+		if fix, ok := sendmailFixes[id]; ok {
+			fmt.Fprintf(&b, "\nWith Sendmail:\n\n```\n%s\n```\n", names.Replace(fix))
+		}
 	}
 	if *update {
 		if err := os.WriteFile(page, []byte(b.String()), 0o644); err != nil {
@@ -48,7 +51,7 @@ func TestCatalogue(t *testing.T) {
 	}
 	word := regexp.MustCompile(`"([a-z0-9]+(?:-[a-z0-9]+)*)"`)
 	for _, f := range files {
-		if strings.HasSuffix(f.Name(), "_test.go") || f.Name() == "catalogue.go" || !strings.HasSuffix(f.Name(), ".go") {
+		if strings.HasSuffix(f.Name(), "_test.go") || f.Name() == "catalogue.go" || f.Name() == "sendmailfix.go" || !strings.HasSuffix(f.Name(), ".go") {
 			continue
 		}
 		text, err := os.ReadFile(f.Name())
@@ -62,6 +65,21 @@ func TestCatalogue(t *testing.T) {
 			if _, ok := catalogue[m[1]]; !ok {
 				t.Errorf("%s: %s is not in the catalogue", f.Name(), m[1])
 			}
+		}
+	}
+	demands, err := os.ReadFile("../setup/sendmail_settings.go") // a Demand has an ID of ours
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`Demand\{"([^"]+)"`).FindAllStringSubmatch(string(demands), -1) {
+		used[m[1]] = true
+		if _, ok := catalogue[m[1]]; !ok {
+			t.Errorf("%s is not in the catalogue", m[1])
+		}
+	}
+	for id := range sendmailFixes {
+		if _, ok := catalogue[id]; !ok {
+			t.Errorf("%s is not in the catalogue", id)
 		}
 	}
 	for id, e := range catalogue {
@@ -84,7 +102,11 @@ func TestBrokenAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text = append(text, more...)
+	sendmail, err := os.ReadFile("sendmail_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = slices.Concat(text, more, sendmail)
 	for id := range catalogue {
 		if !strings.Contains(string(text), `"`+id+`"`) {
 			t.Errorf("no broken installation shows %s", id)

@@ -51,6 +51,9 @@ type Site struct {
 	LoadErr    error
 	Postfix    *setup.Postfix // nil without an error: not looked at
 	PostfixErr error
+	// Sendmail is looked at instead where it is the MTA.
+	Sendmail    *setup.Sendmail
+	SendmailErr error
 
 	Now time.Time
 	// Control asks the running daemon; see the control socket.
@@ -111,6 +114,12 @@ func Examine(ctx context.Context, s Site) []Finding {
 		v.settings(ctx)
 		v.arrival(ctx)
 	}
+	if s.SendmailErr != nil {
+		v.add("sendmail-unreadable", text(s.SendmailErr))
+	}
+	if s.Sendmail != nil {
+		v.lookAtSendmail(ctx)
+	}
 	v.sockets(ctx)
 	v.clock()
 	v.dns(ctx)
@@ -126,12 +135,15 @@ func (v *visit) add(id, what string, args ...any) {
 	if len(args) > 0 {
 		what = fmt.Sprintf(what, args...)
 	}
-	v.found = append(v.found, Finding{ID: id, Severity: e.Severity, What: what, Why: e.Why, Fix: v.fill(e.Fix)})
+	v.found = append(v.found, Finding{ID: id, Severity: e.Severity, What: what, Why: e.Why, Fix: v.fill(fixOf(id, v.Sendmail != nil))})
 }
 
 // fill puts this installation's names into a command.
 func (v *visit) fill(fix string) string {
-	r := []string{"{config}", v.ConfigFile, "{postfix}", "/etc/postfix", "{store}", "/var/lib/pecd", "{access}", "unix:/run/pecd/access.sock", "{mailboxes}", "unix:/run/dovecot/lmtp"}
+	r := []string{"{config}", v.ConfigFile, "{postfix}", "/etc/postfix", "{store}", "/var/lib/pecd", "{access}", "unix:/run/pecd/access.sock", "{mailboxes}", "unix:/run/dovecot/lmtp", "{sendmail}", "/etc/mail"}
+	if v.Sendmail != nil {
+		r[11] = v.Sendmail.Dir
+	}
 	if v.Postfix != nil {
 		r[3] = v.Postfix.Dir
 	}

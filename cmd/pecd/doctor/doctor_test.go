@@ -33,13 +33,13 @@ var errAway = errors.New("no daemon")
 
 // healthy is an installation in which nothing is wrong: real servers, and listeners in
 // the place of pecd.
-func healthy(t *testing.T) (*stage.Stage, Site) {
+func healthy(t *testing.T, mta string) (*stage.Stage, Site) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "pecd-doctor-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	st, err := stage.New(t.Context(), stage.Options{Dir: dir})
+	st, err := stage.New(t.Context(), stage.Options{Dir: dir, MTA: mta})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,11 @@ func healthy(t *testing.T) (*stage.Stage, Site) {
 		t.Fatal(err)
 	}
 	s.Loaded = &Loaded{Directory: d}
-	s.Postfix = readPostfix(t, st.Alfa.PostfixDir)
+	if mta == stage.MTASendmail {
+		s.Sendmail = readSendmail(t, st.Alfa.Sendmail.Home)
+	} else {
+		s.Postfix = readPostfix(t, st.Alfa.PostfixDir)
+	}
 	return st, s
 }
 
@@ -183,7 +187,7 @@ var postfixes = []broken{
 }
 
 func TestBroken(t *testing.T) {
-	st, well := healthy(t)
+	st, well := healthy(t, stage.MTAPostfix)
 	t.Run("nothing", func(t *testing.T) {
 		for _, f := range Examine(t.Context(), well) {
 			t.Errorf("%s: %s", f.ID, f.What)

@@ -29,8 +29,12 @@ func (v *visit) sockets(ctx context.Context) {
 			continue
 		}
 		v.answers(ctx, s.key, s.addr, "socket-missing", "socket-stale")
-		if path, ok := strings.CutPrefix(s.addr, "unix:"); ok && v.Postfix != nil {
+		path, ok := strings.CutPrefix(s.addr, "unix:")
+		if ok && v.Postfix != nil {
 			v.permission(s.key, path)
+		}
+		if ok && v.Sendmail != nil {
+			v.unsafe(s.key, path)
 		}
 	}
 	v.greeting(ctx, "courier.mta", v.want.Reinject, "EHLO", "listener-down")
@@ -140,8 +144,11 @@ func meet(c *textproto.Conn, hello, name string) error {
 	return c.PrintfLine("QUIT")
 }
 
-// ports looks whether somebody listens where Postfix's users and other servers call.
+// ports looks whether somebody listens where the MTA's users and other servers call.
 func (v *visit) ports(ctx context.Context) {
+	if v.Sendmail != nil {
+		v.sendmailPorts(ctx)
+	}
 	if v.Postfix == nil {
 		return
 	}
@@ -149,17 +156,22 @@ func (v *visit) ports(ctx context.Context) {
 		if s.Type != "inet" {
 			continue
 		}
-		host, port, err := net.SplitHostPort(s.Name)
-		if err != nil {
-			host, port = "127.0.0.1", s.Name
+		addr := s.Name
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			addr = net.JoinHostPort("127.0.0.1", s.Name)
 		}
-		dctx, cancel := context.WithTimeout(ctx, patience)
-		c, err := (&net.Dialer{}).DialContext(dctx, "tcp", net.JoinHostPort(host, port))
-		cancel()
-		if err != nil {
-			v.add("port-closed", "%s: %s", s.Key(), text(err))
-			continue
-		}
-		_ = c.Close()
+		v.port(ctx, s.Key(), addr)
 	}
+}
+
+// port looks whether somebody listens at an address of the service key.
+func (v *visit) port(ctx context.Context, key, addr string) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		v.add("port-closed", "%s: %s", key, text(err))
+		return
+	}
+	_ = c.Close()
 }

@@ -157,8 +157,8 @@ func (f *cfFile) daemon(text string) Daemon {
 	return d
 }
 
-// key names a daemon for people.
-func (d Daemon) key() string {
+// Key names a daemon for people.
+func (d Daemon) Key() string {
 	if d.Name != "" {
 		return d.Name
 	}
@@ -215,3 +215,9 @@ func (s *Sendmail) Option(name, standard string) string { return s.cf.get(name, 
 
 // Mailers are Sendmail's ways to deliver, by name.
 func (s *Sendmail) Mailers() map[string]Mailer { return s.said.mailers }
+
+// Filters are all filters that Sendmail knows, by name.
+func (s *Sendmail) Filters() map[string]Filter { return s.cf.filters }
+
+// Logins reports whether Sendmail takes logins.
+func (s *Sendmail) Logins() bool { return strings.Contains(s.cf.text, "\nC{TrustAuthMech}") }

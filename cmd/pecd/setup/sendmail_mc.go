@@ -157,6 +157,9 @@ func editTable(text []byte) *tableEdit {
 	return t
 }
 
+// all is every line of the table, but for the marks.
+func (t *tableEdit) all() []string { return slices.Concat(t.lines, t.ours) }
+
 // key is what a line of a table is about.
 func key(line string) string {
 	if f := strings.Fields(line); len(f) > 0 && f[0][0] != '#' {
@@ -167,8 +170,7 @@ func key(line string) string {
 
 // has reports whether a table says something of a key.
 func (t *tableEdit) has(k string) bool {
-	about := func(line string) bool { return key(line) == strings.ToLower(k) }
-	return slices.ContainsFunc(t.lines, about) || slices.ContainsFunc(t.ours, about)
+	return slices.ContainsFunc(t.all(), func(line string) bool { return key(line) == strings.ToLower(k) })
 }
 
 // set says something of each key, in place of what was said.

@@ -227,7 +227,7 @@ func (pl *sendmailPlanner) setFilters(d Daemon, filters []string, reason string)
 	// Last, since an empty list is understood there only.
 	text := strings.Join(parts, ",") + ", InputMailFilters=" + strings.Join(filters, ";")
 	if !pl.mc.replaceDaemon(d.text, text, reason) {
-		return fmt.Errorf("%w: %s (%s) is not written in %s as one line with DAEMON_OPTIONS; pecd changes no other file for it", ErrSendmail, d.key(), d.text, pl.s.path(MCFile))
+		return fmt.Errorf("%w: %s (%s) is not written in %s as one line with DAEMON_OPTIONS; pecd changes no other file for it", ErrSendmail, d.Key(), d.text, pl.s.path(MCFile))
 	}
 	return nil
 }

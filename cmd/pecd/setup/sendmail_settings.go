@@ -2,6 +2,7 @@ package setup
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -21,30 +22,30 @@ type Demand struct {
 func (s *Sendmail) Demands(want Wants) (demands []Demand) {
 	broken := func(d Demand) { demands = append(demands, d) }
 	if v := s.Option("EightBitMode", "pass8"); !strings.HasPrefix(v, "p") {
-		broken(Demand{"sendmail-conversion", "EightBitMode", v, "confEIGHT_BIT_HANDLING", "pass8", "8-bit text stays as it is: a conversion breaks signatures"})
+		broken(Demand{"mime-conversion", "EightBitMode", v, "confEIGHT_BIT_HANDLING", "pass8", "8-bit text stays as it is: a conversion breaks signatures"})
 	}
 	if n := number(s.Option("MaxMessageSize", "0")); n != 0 && n < want.MinSize() {
-		broken(Demand{"sendmail-size", "MaxMessageSize", fmt.Sprint(n), "confMAX_MESSAGE_SIZE", fmt.Sprint(want.Size), "the envelope of the largest original fits (access.max_size)"})
+		broken(Demand{"size-limit", "MaxMessageSize", fmt.Sprint(n), "confMAX_MESSAGE_SIZE", fmt.Sprint(want.Size), "the envelope of the largest original fits (access.max_size)"})
 	}
 	if v := s.Option("MaxHeadersLength", "32768"); number(v) != 0 && number(v) < MinHeaders {
-		broken(Demand{"sendmail-headers", "MaxHeadersLength", v, "confMAX_HEADERS_LENGTH", fmt.Sprint(MinHeaders), "messages with long headers are not refused when they come back signed"})
+		broken(Demand{"header-limit", "MaxHeadersLength", v, "confMAX_HEADERS_LENGTH", fmt.Sprint(MinHeaders), "messages with long headers are not refused when they come back signed"})
 	}
 	if v := s.Option("MaxMimeHeaderLength", "unset"); v != "0/0" && v != "0" {
-		broken(Demand{"sendmail-headers", "MaxMimeHeaderLength", v, "confMAX_MIME_HEADER_LENGTH", "0/0", "MIME header fields are not cut"})
+		broken(Demand{"header-limit", "MaxMimeHeaderLength", v, "confMAX_MIME_HEADER_LENGTH", "0/0", "MIME header fields are not cut"})
 	}
 	if v := strings.ToLower(s.Option("SuperSafe", "True")); strings.HasPrefix(v, "f") || v == "0" {
-		broken(Demand{"sendmail-safe", "SuperSafe", v, "confSAFE_QUEUE", "True", "what Sendmail has taken is on the disk"})
+		broken(Demand{"queue-unsafe", "SuperSafe", v, "confSAFE_QUEUE", "True", "what Sendmail has taken is on the disk"})
 	}
 	demands = append(demands, s.lifetimes()...)
 	if v, ok := s.privacy(); !ok {
-		broken(Demand{"sendmail-dsn", "PrivacyOptions", s.Option("PrivacyOptions", ""), "confPRIVACY_FLAGS", v, "Sendmail offers DSN, so that bounces can be matched to their envelopes"})
+		broken(Demand{"bounces", "PrivacyOptions", s.Option("PrivacyOptions", ""), "confPRIVACY_FLAGS", v, "Sendmail offers DSN, so that bounces can be matched to their envelopes"})
 	}
 	macros := s.Option("Milter.macros.envfrom", "i, {auth_authen}")
 	if words := list(macros); !slices.Contains(words, "{auth_authen}") || !slices.Contains(words, "i") {
-		broken(Demand{"sendmail-macros", "Milter.macros.envfrom", macros, "confMILTER_MACROS_ENVFROM", strings.Join(add(words, "i", "{auth_authen}"), ", "), "pecd must hear who has logged in, and the queue id"})
+		broken(Demand{"auth-macro", "Milter.macros.envfrom", macros, "confMILTER_MACROS_ENVFROM", strings.Join(add(words, "i", "{auth_authen}"), ", "), "pecd must hear who has logged in, and the queue id"})
 	}
 	if n := number(s.Option("MaxRecipientsPerMessage", "0")); n != 0 && n < MinRecipients {
-		broken(Demand{"sendmail-recipients", "MaxRecipientsPerMessage", fmt.Sprint(n), "confMAX_RCPTS_PER_MESSAGE", fmt.Sprint(MinRecipients), "an envelope to many recipients is not split"})
+		broken(Demand{"recipient-limit", "MaxRecipientsPerMessage", fmt.Sprint(n), "confMAX_RCPTS_PER_MESSAGE", fmt.Sprint(MinRecipients), "an envelope to many recipients is not split"})
 	}
 	return demands
 }
@@ -70,11 +71,11 @@ func (s *Sendmail) lifetimes() (list []Demand) {
 		{"Timeout.queuereturn.dsn", "confTO_QUEUERETURN_DSN", ""},
 	} {
 		if v := s.Option(t.option, t.standard); sendmailTime(v, 24*time.Hour) > QueueLife {
-			list = append(list, Demand{"sendmail-lifetime", t.option, v, t.define, "1d", reason})
+			list = append(list, Demand{"queue-lifetime", t.option, v, t.define, "1d", reason})
 		}
 	}
 	if v := s.Option("MinQueueAge", "0"); sendmailTime(v, time.Minute) > MaxPause {
-		list = append(list, Demand{"sendmail-lifetime", "MinQueueAge", v, "confMIN_QUEUE_AGE", "30m", "within the 24 hours the last word must be pecd's notice, not Sendmail's bounce"})
+		list = append(list, Demand{"backoff", "MinQueueAge", v, "confMIN_QUEUE_AGE", "30m", "within the 24 hours the last word must be pecd's notice, not Sendmail's bounce"})
 	}
 	return list
 }
@@ -110,7 +111,7 @@ func (pl *sendmailPlanner) settings() error {
 	if pl.s.Option("ServerCertFile", "") == "" {
 		pl.note("Sendmail has no TLS certificate: give it one (confSERVER_CERT, confSERVER_KEY, confCACERT, confCACERT_PATH); providers talk over TLS (RFC 6109, 5.3), and passwords must not travel in clear.")
 	}
-	if !strings.Contains(pl.s.cf.text, "\nC{TrustAuthMech}") {
+	if !pl.s.Logins() {
 		pl.note("Sendmail takes no logins (TRUST_AUTH_MECH, confAUTH_MECHANISMS): without a login nothing is certified. The name with which a user logs in must be his whole address (access.sender_login).")
 	}
 	return nil
@@ -123,19 +124,14 @@ var networkMailers = []struct{ name, flags, line string }{
 	{"dsmtp", "DSMTP", "SMTP_MAILER_LL"}, {"relay", "RELAY", "RELAY_MAILER_LL"},
 }
 
-// Damages says what a mailer does to a signed message; empty: nothing.
-func (m Mailer) Damages() (list []string) {
-	if !strings.Contains(m.Flags, "8") {
-		list = append(list, "converts 8-bit text where the next server does not offer 8BITMIME (no flag 8)")
-	}
-	if strings.ContainsAny(m.Flags, "79") {
-		list = append(list, "changes the encoding of parts (flag 7 or 9)")
-	}
-	if m.Line != 0 && m.Line < 998 {
-		list = append(list, fmt.Sprintf("cuts lines at %d octets", m.Line))
-	}
-	return list
+// Converts reports whether a mailer changes 8-bit text where the next server does not
+// offer 8BITMIME, or the encoding of parts.
+func (m Mailer) Converts() bool {
+	return !strings.Contains(m.Flags, "8") || strings.ContainsAny(m.Flags, "79")
 }
+
+// Cuts reports whether a mailer cuts lines that SMTP can carry.
+func (m Mailer) Cuts() bool { return m.Line != 0 && m.Line < 998 }
 
 // mailers plans that nothing is changed on its way out, and the mailer to pecd.
 func (pl *sendmailPlanner) mailers() error {
@@ -154,17 +150,18 @@ func (pl *sendmailPlanner) mailers() error {
 				pl.mc.add(fmt.Sprintf("MODIFY_MAILER_FLAGS(`%s', `-%s')dnl", w.flags, flag), reason)
 			}
 		}
-		if m.Line != 0 && m.Line < 998 && !limits[w.line] {
+		if m.Cuts() && !limits[w.line] {
 			limits[w.line] = true
 			if !pl.mc.define(w.line, "0", "long lines are not cut: that breaks signatures") {
 				return fmt.Errorf("%w: the mailer %s cuts lines although %s defines %s as 0: write that before MAILER(`smtp')", ErrSendmail, w.name, MCFile, w.line)
 			}
 		}
 	}
-	for name, m := range pl.s.said.mailers {
+	for _, name := range slices.Sorted(maps.Keys(pl.s.said.mailers)) {
+		m := pl.s.said.mailers[name]
 		known := slices.ContainsFunc(networkMailers, func(w struct{ name, flags, line string }) bool { return w.name == name })
-		if m.Program == "[IPC]" && !known && name != pecdMailer && len(m.Damages()) > 0 {
-			pl.note("The mailer %s %s: see to it if certified mail goes that way.", name, strings.Join(m.Damages(), ", "))
+		if m.Program == "[IPC]" && !known && name != pecdMailer && (m.Converts() || m.Cuts()) {
+			pl.note("The mailer %s converts 8-bit text or cuts lines (F=%s, L=%d): see to it if certified mail goes that way.", name, m.Flags, m.Line)
 		}
 	}
 	m, ok := pl.s.said.mailers[pecdMailer]
@@ -172,9 +169,10 @@ func (pl *sendmailPlanner) mailers() error {
 		pl.mc.append("the way to pecd: LMTP (flag z), 8-bit text as it is (8), no limit to lines", pecdMailerLines(pl.want.LMTP)...)
 		return nil
 	}
-	if !m.reaches(pl.want.LMTP) || !strings.Contains(m.Flags, "z") || len(m.Damages()) > 0 {
+	sound := strings.Contains(m.Flags, "z") && !m.Converts() && !m.Cuts()
+	if !sound || !m.reaches(pl.want.LMTP) {
 		old := "A=" + m.Args
-		if !strings.Contains(m.Flags, "z") || len(m.Damages()) > 0 || !pl.mc.replace(old, "A="+mailerArgs(pl.want.LMTP), "the way to pecd") {
+		if !sound || !pl.mc.replace(old, "A="+mailerArgs(pl.want.LMTP), "the way to pecd") {
 			return fmt.Errorf("%w: there is a mailer %s that does not go to %s by LMTP; rename it, or write it as docs/sendmail.md has it", ErrSendmail, pecdMailer, pl.want.LMTP)
 		}
 	}

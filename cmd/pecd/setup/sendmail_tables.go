@@ -3,6 +3,7 @@ package setup
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,9 +21,37 @@ func (s *Sendmail) RoutesTo(mailer, lmtp string) bool {
 	return ok && m.reaches(lmtp) && strings.Contains(m.Flags, "z")
 }
 
-// Relays reports whether Sendmail takes mail for a domain from others.
+// Relays reports whether Sendmail takes mail for a domain from others: it is in its
+// class R, or below a name there, or its access table says so.
 func (s *Sendmail) Relays(domain string) bool {
-	return slices.Contains(s.said.relayed, domain) || slices.Contains(s.said.local, domain)
+	if s.Local(domain) {
+		return true
+	}
+	access := map[string]bool{}
+	if file, ok := s.accessFile(); ok {
+		if t, err := s.edit(file); err == nil {
+			for _, line := range t.all() {
+				if f := strings.Fields(line); len(f) > 1 && strings.EqualFold(f[1], "RELAY") {
+					access[strings.TrimPrefix(key(line), "to:")] = true
+				}
+			}
+		}
+	}
+	for name, ok := domain, true; ok; _, name, ok = strings.Cut(name, ".") {
+		if slices.Contains(s.said.relayed, name) || access[name] {
+			return true
+		}
+	}
+	return false
+}
+
+// accessFile is the text of the access table.
+func (s *Sendmail) accessFile() (string, bool) {
+	words := strings.Fields(s.cf.tables["access"])
+	if len(words) == 0 {
+		return "", false
+	}
+	return strings.TrimSuffix(words[len(words)-1], ".db"), true
 }
 
 // Local reports whether Sendmail takes a domain for a name of this machine.
@@ -35,7 +64,7 @@ func (pl *sendmailPlanner) arrival(routes map[string]string) error {
 		if err := pl.stranger(d); err != nil {
 			return err
 		}
-		if !slices.Contains(pl.s.said.relayed, d) {
+		if pl.s.Local(d) || !pl.s.Relays(d) {
 			pl.mc.add("RELAY_DOMAIN(`"+d+"')dnl", "Sendmail takes mail for the certified domains")
 		}
 		if !pl.s.RoutesTo(routes[d], pl.want.LMTP) {
@@ -112,17 +141,16 @@ func (s *Sendmail) edit(file string) (*tableEdit, error) {
 
 // Unprotected are the domains of peers towards which TLS is not compulsory.
 func (s *Sendmail) Unprotected(peers []string) ([]string, error) {
-	what, ok := s.cf.tables["access"]
+	file, ok := s.accessFile()
 	if !ok {
 		return slices.Clone(peers), nil
 	}
-	words := strings.Fields(what)
-	t, err := s.edit(strings.TrimSuffix(words[len(words)-1], ".db"))
+	t, err := s.edit(file)
 	if err != nil {
 		return nil, err
 	}
 	said := map[string]string{}
-	for _, line := range append(append([]string{}, t.lines...), t.ours...) {
+	for _, line := range t.all() {
 		if k := key(line); k != "" {
 			said[k] = line
 		}
@@ -174,12 +202,11 @@ func (pl *sendmailPlanner) limits() (list []string) {
 			list = append(list, name)
 		}
 	}
-	what, ok := pl.s.cf.tables["access"]
+	file, ok := pl.s.accessFile()
 	if !ok {
 		return nil // then there is nothing in it, either
 	}
-	words := strings.Fields(what)
-	t, err := pl.s.edit(strings.TrimSuffix(words[len(words)-1], ".db"))
+	t, err := pl.s.edit(file)
 	if err != nil {
 		return nil // policy meets the same error
 	}
@@ -191,4 +218,25 @@ func (t *tableEdit) exempts(name string) bool {
 	return slices.ContainsFunc([]string{"127.0.0.1", "127.0.0", "127.0", "127", "localhost"}, func(client string) bool {
 		return t.has(name + ":" + client)
 	})
+}
+
+// StaleTables are the tables whose text is newer than what makemap(8) made of it, and
+// those of which it made nothing.
+func (s *Sendmail) StaleTables() (list []string) {
+	for _, what := range s.cf.tables {
+		words := strings.Fields(what)
+		if len(words) < 2 || !slices.Contains([]string{"hash", "btree"}, words[0]) {
+			continue
+		}
+		file := strings.TrimSuffix(words[len(words)-1], ".db")
+		text, err := os.Stat(file)
+		if err != nil {
+			continue // made of something else
+		}
+		if made, err := os.Stat(file + ".db"); err != nil || made.ModTime().Before(text.ModTime()) {
+			list = append(list, file)
+		}
+	}
+	slices.Sort(list)
+	return list
 }

@@ -222,8 +222,8 @@ func wired(t *testing.T, s *Sendmail) {
 		t.Error("no listener for signed messages")
 	}
 	for _, name := range []string{"smtp", "esmtp", "smtp8", "dsmtp", "relay", pecdMailer} {
-		if m := s.Mailers()[name]; m.Program != "[IPC]" || len(m.Damages()) > 0 {
-			t.Errorf("mailer %s: %+v: %v", name, m, m.Damages())
+		if m := s.Mailers()[name]; m.Program != "[IPC]" || m.Converts() || m.Cuts() {
+			t.Errorf("mailer %s: %+v", name, m)
 		}
 	}
 	if weak, err := s.Unprotected(wants().Peers); err != nil || len(weak) > 0 {
@@ -231,5 +231,18 @@ func wired(t *testing.T, s *Sendmail) {
 	}
 	if d := s.Demands(wants()); len(d) > 0 {
 		t.Errorf("not as it should be: %+v", d)
+	}
+}
+
+// TestSendmailRelays: there are several ways to say for whom mail is taken.
+func TestSendmailRelays(t *testing.T) {
+	dir, program := mail(t, func(dir string) string {
+		return strings.Replace(minimalMC, "MAILER(`local')", "RELAY_DOMAIN(`r.example')dnl\nFEATURE(`access_db', `hash "+dir+"/access')dnl\nMAILER(`local')", 1)
+	}, map[string]string{"access": "To:a.example RELAY\nB.example\tRELAY\nTo:c.example REJECT\nConnect:127 RELAY\n"})
+	s := readSendmail(t, dir, program)
+	for domain, want := range map[string]bool{"a.example": true, "b.example": true, "c.example": false, "r.example": true, "sub.r.example": true, "other.example": false, "localhost": true} {
+		if s.Relays(domain) != want {
+			t.Errorf("%s: relayed is %v", domain, !want)
+		}
 	}
 }

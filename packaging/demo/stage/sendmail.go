@@ -78,6 +78,7 @@ func (s *Stage) writeSendmail(ctx context.Context, m *MailServer, o Options) err
 		TLSCA: s.TLSCA, Plain: o.WithoutPecd, AccessMilter: milter(m.Sendmail.Access), GateMilter: milter(m.Sendmail.Gate),
 		MTA: endpointOf("", m.SMTP), MSA: endpointOf("", m.Submission), Back: endpointOf("", m.Reinject), LMTP: endpointOf("", m.Sendmail.LMTP), SizeLimit: sizeLimit}
 	ways := fmt.Sprintf("%s\tlmtpin:%s\n", m.Domain, m.Domain)
+	access := "Connect:127.0.0.1\tRELAY\n"
 	for _, other := range s.servers() {
 		if other == m {
 			continue
@@ -88,13 +89,16 @@ func (s *Stage) writeSendmail(ctx context.Context, m *MailServer, o Options) err
 		}
 		v.Hops = append(v.Hops, endpointOf(other.Label, addr))
 		ways += fmt.Sprintf("%s\tto%s:%s\n", other.Domain, other.Label, other.Domain)
+		if other != &s.Ordinary.MailServer {
+			access += "TLS_Rcpt:" + other.Domain + "\tENCR:128\n" // between providers nothing travels in clear
+		}
 	}
 	ways += fmt.Sprintf(".\tto%s:%s\n", s.Ordinary.Label, s.Ordinary.Domain) // the wide world refuses what it does not know
 	mc, err := render("sendmail.mc", v)
 	if err != nil {
 		return err
 	}
-	for name, text := range map[string]string{"sendmail.mc": string(mc), "mailertable": ways, "access": "Connect:127.0.0.1\tRELAY\n",
+	for name, text := range map[string]string{"sendmail.mc": string(mc), "mailertable": ways, "access": access,
 		"maillog": "", "service.switch": "hosts\tfiles\naliases\tfiles\n", "hosts": "127.0.0.1 localhost mail." + m.Domain + "\n",
 		"Sendmail.conf": "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: PLAIN LOGIN\nsasldb_path: " + m.sasldb() + "\n"} {
 		if err := writeFile(filepath.Join(home, name), []byte(text), 0o644); err != nil {
