@@ -1,6 +1,7 @@
 // Package courier hands the signed messages of the outbox to the MTA's
 // re-injection listener by SMTP and retries until it takes them; who gives it a
-// direct way for some recipients is asked first. The MTA is the only queue: the courier talks to one place, resolves no name, and neither
+// direct way for some recipients is asked first. The MTA is the only queue: the
+// courier talks to one place, resolves no name, and neither
 // drops nor bounces anything. A message leaves the outbox only after the reply to
 // its final dot; if that reply is lost the message is sent again, as RFC 5321,
 // 6.1 has it.

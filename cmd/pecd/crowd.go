@@ -35,10 +35,12 @@ func (c *crowd) enter() (leave func()) {
 }
 
 // yield returns when there is no crowd, or the message that was committed at
-// created has waited long enough. It measures the machine's load, so its clock is
+// created has waited long enough: also by this clock, since the one that created
+// is from may have been set back. It measures the machine's load, so its clock is
 // the machine's.
 func (c *crowd) yield(ctx context.Context, created time.Time) {
-	for time.Since(time.Unix(0, c.full.Load())) < crowdEcho && time.Since(created) < maxYield {
+	begun := time.Now()
+	for time.Since(time.Unix(0, c.full.Load())) < crowdEcho && time.Since(created) < maxYield && time.Since(begun) < maxYield {
 		t := time.NewTimer(crowdPause)
 		select {
 		case <-t.C:

@@ -34,8 +34,8 @@ func (r result) servers() string {
 	return strings.Join(parts, ", ")
 }
 
-// A figure is a column of a table. Of those with a digit, ratios to the base are
-// printed.
+// A figure is a column of a table; ratio says whether one with its ratio to the
+// base follows.
 type figure struct {
 	name  string
 	value func(result) float64

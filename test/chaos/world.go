@@ -37,7 +37,9 @@ type world struct {
 	web    *publisher
 	disks  []string // mounted
 	oracle string
-	until  time.Time // when a soak ends; zero: the number of messages ends the load
+	// unlinked is why a link could not be made.
+	unlinked error
+	until    time.Time // when a soak ends; zero: the number of messages ends the load
 
 	broken atomic.Int64 // faults that are over
 	putOff atomic.Int64 // attempts that a client had to repeat
@@ -98,6 +100,9 @@ func newWorld(ctx context.Context, o options) (w *world, err error) {
 	if err != nil {
 		return w, err
 	}
+	if w.unlinked != nil {
+		return w, w.unlinked
+	}
 	if err := w.publish(); err != nil {
 		return w, err
 	}
@@ -130,7 +135,8 @@ func (w *world) way(from, to, addr string) string {
 	}
 	l, err := newLink()
 	if err != nil {
-		return addr // the run is over before it begins: links() says so
+		w.unlinked = err // newWorld says so
+		return addr
 	}
 	l.to = addr
 	w.links = append(w.links, l)
