@@ -1,0 +1,183 @@
+package setup
+
+import (
+	"bytes"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// hosting reads a panel's Postfix of testdata/panels into a private configuration.
+func hosting(t *testing.T, panel string) string {
+	t.Helper()
+	dir := instance(t, "", "")
+	own := strings.NewReplacer("DIR", dir).Replace("queue_directory = DIR/queue\ndata_directory = DIR/data\nmaillog_file = DIR/maillog\nmaillog_file_prefixes = DIR\nmyhostname = mail.pec.example\nalias_maps =\n")
+	for name, more := range map[string]string{"main.cf": own, "master.cf": "postlog unix-dgram n - n - 1 postlogd\n"} {
+		b, err := os.ReadFile(filepath.Join("testdata", "panels", panel, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := more + strings.ReplaceAll(string(b), "DOMAIN", "pec.example")
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+const (
+	accessLast = "{ unix:/run/pecd/access.sock, default_action=tempfail }"
+	gateLast   = "{ unix:/run/pecd/gate.sock, default_action=tempfail }"
+	rspamd     = "inet:localhost:11332"
+)
+
+// A hosted is what pecd setup must make of a panel's Postfix.
+type hosted struct {
+	name  string
+	panel string
+	want  func(*Wants)
+	// milters are the services that call pecd, and all their milters in order. No other
+	// service calls pecd: a message passes it once.
+	milters map[string]string
+	// alone are services that stay as the panel wrote them.
+	alone []string
+	// listener are the milters where signed messages come back.
+	listener string
+	// settings hold afterwards: of main.cf by name, of a service by name/type/name.
+	settings map[string]string
+	// diff must be told before anything is changed.
+	diff []string
+}
+
+var hostings = []hosted{
+	{
+		name: "ISPConfig", panel: "ispconfig",
+		milters: map[string]string{
+			"smtp/inet":       rspamd + ", " + gateLast,
+			"submission/inet": rspamd + ", " + accessLast,
+			"smtps/inet":      rspamd + ", " + accessLast,
+		},
+		alone: []string{"dovecot/unix"},
+		settings: map[string]string{
+			"smtpd_milters": rspamd, "non_smtpd_milters": rspamd, "milter_default_action": "accept", // the panel's own stays
+			"header_checks": "", "mime_header_checks": "", "nested_header_checks": "", "body_checks": "",
+			"smtpd_sender_restrictions": "permit_mynetworks, permit_sasl_authenticated",
+		},
+		diff: []string{"in its chroot", "instead of sending uncertified", "mail for certified domains goes to pecd"},
+	},
+	{
+		name: "ISPConfig with amavis", panel: "ispconfig-amavis",
+		milters: map[string]string{"smtp/inet": gateLast, "submission/inet": accessLast, "smtps/inet": accessLast},
+		alone:   []string{"dovecot/unix", "127.0.0.1:10025/inet", "127.0.0.1:10027/inet"},
+		settings: map[string]string{
+			"content_filter": "lmtp:[127.0.0.1]:10024", // incoming mail goes there still
+			// What comes back signed goes neither there nor where FILTER would send it.
+			"127.0.0.1:10033/inet/content_filter": "", "127.0.0.1:10033/inet/smtpd_sender_restrictions": "",
+		},
+		diff: []string{"no filter changes what is signed"},
+	},
+}
+
+// TestHosting sets pecd up beside each panel and looks through postconf at what came of
+// it.
+func TestHosting(t *testing.T) {
+	for _, h := range hostings {
+		t.Run(h.name, func(t *testing.T) {
+			t.Parallel()
+			w := wants()
+			if h.want != nil {
+				h.want(&w)
+			}
+			dir := hosting(t, h.panel)
+			before := read(t, dir)
+			h.applied(t, before, w)
+			now := read(t, dir)
+			h.judge(t, before, now, w)
+			if again, err := now.Plan(t.Context(), w); err != nil || !again.Empty() {
+				t.Errorf("a second run would change %v, %v", again.Names(), err)
+			}
+			if !now.RoutesTo(t.Context(), "pec.example", w.LMTP) {
+				t.Errorf("route: %s", now.Route(t.Context(), "pec.example"))
+			}
+			if got, was := now.Route(t.Context(), "plain.example"), before.Route(t.Context(), "plain.example"); got != was {
+				t.Errorf("a domain that is not certified went to %s, and goes to %s", was, got)
+			}
+			if _, left, err := now.Undo(t.Context()); err != nil || len(left) > 0 {
+				t.Error(left, err)
+			}
+		})
+	}
+}
+
+// applied shows the plan and makes it.
+func (h *hosted) applied(t *testing.T, p *Postfix, w Wants) {
+	t.Helper()
+	pl, err := p.Plan(t.Context(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var diff bytes.Buffer
+	if err := p.Diff(t.Context(), pl, &diff); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(diff.String())
+	for _, words := range h.diff {
+		if !strings.Contains(diff.String(), words) {
+			t.Errorf("the plan does not say %q", words)
+		}
+	}
+	if len(pl.Notes) > 0 {
+		t.Errorf("notes: %q", pl.Notes)
+	}
+	if _, err := p.Apply(t.Context(), pl, w, noon); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// judge looks at the services and settings.
+func (h *hosted) judge(t *testing.T, before, now *Postfix, w Wants) {
+	t.Helper()
+	calls := map[string]string{}
+	for i := range now.Services {
+		s := &now.Services[i]
+		if s.Program != "smtpd" {
+			continue
+		}
+		for _, addr := range []string{w.Access, w.Gate, w.LMTP} {
+			if _, at := now.FindMilter(s, addr); at >= 0 {
+				calls[s.Key()] = now.In(s, "smtpd_milters")
+			}
+		}
+		if strings.Contains(now.In(s, "smtpd_milters"), w.Access) && !now.Reachable(s, w.Access) {
+			t.Errorf("%s cannot reach %s", s.Key(), w.Access)
+		}
+	}
+	if !maps.Equal(calls, h.milters) {
+		t.Errorf("pecd is called by %q\nand should be by %q", calls, h.milters)
+	}
+	for _, key := range h.alone {
+		was, is := before.serviceOf(key), now.serviceOf(key)
+		if was == nil || is == nil || was.Line() != is.Line() {
+			t.Errorf("%s was changed", key)
+		}
+	}
+	l := now.Listener(w.Reinject)
+	if got := now.In(l, "smtpd_milters"); got != h.listener {
+		t.Errorf("the listener has the milters %q, want %q", got, h.listener)
+	}
+	if none := slices.Contains(Words(now.In(l, "receive_override_options")), "no_milters"); none == (h.listener != "") {
+		t.Errorf("the listener's receive_override_options are %q", now.In(l, "receive_override_options"))
+	}
+	for name, want := range h.settings {
+		got := now.Get(name)
+		if i := strings.LastIndexByte(name, '/'); i >= 0 {
+			got = now.In(now.serviceOf(name[:i]), name[i+1:])
+		}
+		if got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+}
