@@ -88,6 +88,12 @@ func all(steps ...func(*testing.T, string, func(string) string)) func(*testing.T
 	}
 }
 
+// What is found where a panel has written main.cf, or master.cf, anew.
+var (
+	lostMain   = []string{"size-limit", "header-limit", "line-limit", "mime-conversion", "header-rewrite", "queue-lifetime", "backoff", "recipient-limit", "route", "tls-policy"}
+	lostMaster = []string{"submission-milter", "bare-newline", "headers-dropped", "original-changed", "listener-missing"}
+)
+
 // hostings are the panels, and how each loses what pecd setup has made.
 var hostings = []struct {
 	name   string
@@ -120,6 +126,30 @@ var hostings = []struct {
 		{name: "the listener without its own settings", do: func(t *testing.T, dir string, _ func(string) string) {
 			postconf(t, dir, "-PX", listenerOf(t, dir)+"/content_filter", listenerOf(t, dir)+"/receive_override_options")
 		}, words: []string{"sends signed messages through lmtp:[127.0.0.1]:10024"}, ids: []string{"listener-filter", "listener-checks"}},
+	}},
+	{name: "iRedMail", panel: "iredmail", losses: []loss{
+		{name: "both files written anew", do: rewrite("main.cf", "master.cf"),
+			words: []string{`submission/inet: smtpd_milters is "", without`, "smtpd/pass: smtpd_milters", "mail for alfa.example goes to dovecot, not to"},
+			ids:   append(slices.Concat(lostMain, lostMaster), "gate-milter", "content-checks")},
+		{name: "a transport before ours", do: func(t *testing.T, dir string, _ func(string) string) {
+			postconf(t, dir, "-e", "transport_maps=inline:{ { alfa.example = dovecot } }, "+value(t, dir, "transport_maps"))
+		}, words: []string{"mail for alfa.example goes to dovecot"}, ids: []string{"route"}},
+	}},
+	{name: "Plesk", panel: "plesk", losses: []loss{
+		{name: "main.cf written anew", do: rewrite("main.cf"), words: []string{"mail for alfa.example goes to plesk_virtual, not to"}, ids: lostMain},
+		{name: "both files written anew", do: rewrite("main.cf", "master.cf"),
+			words: []string{`submission/inet: smtpd_milters is ", inet:127.0.0.1:12768", without`}, ids: append(slices.Concat(lostMain, lostMaster), "gate-milter")},
+		{name: "Plesk's milter behind pecd", do: func(t *testing.T, dir string, _ func(string) string) {
+			postconf(t, dir, "-P", "submission/inet/smtpd_milters=unix:"+accessOf(t, dir)+",inet:127.0.0.1:12768")
+		}, words: []string{"submission/inet: inet:127.0.0.1:12768 comes after pecd"}, ids: []string{"milter-order", "submission-accept"}},
+	}},
+	{name: "Modoboa", panel: "modoboa", losses: []loss{
+		{name: "updater", do: rewrite("main.cf", "master.cf"),
+			words: []string{`submission/inet: smtpd_milters is "inet:localhost:11332", without`, "submission/inet runs in the chroot", "submission/inet uses ascleanup/unix"},
+			ids:   append(slices.Concat(lostMain, lostMaster), "socket-chroot")},
+		{name: "accept", do: func(t *testing.T, dir string, _ func(string) string) {
+			postconf(t, dir, "-P", "submission/inet/smtpd_milters=inet:localhost:11332,unix:"+accessOf(t, dir))
+		}, words: []string{`submission/inet: milter_default_action says "accept"`}, ids: []string{"submission-accept"}},
 	}},
 }
 

@@ -79,6 +79,42 @@ var hostings = []hosted{
 		},
 		diff: []string{"no filter changes what is signed"},
 	},
+	{
+		name: "iRedMail", panel: "iredmail",
+		milters: map[string]string{"smtpd/pass": gateLast, "submission/inet": accessLast, "465/inet": accessLast},
+		// The trap: mail passes smtpd twice. What amavis and mlmmj hand back calls no milter.
+		alone: []string{"smtp/inet", "127.0.0.1:10025/inet", "127.0.0.1:10028/inet", "smtp-amavis/unix", "dovecot/unix"},
+		settings: map[string]string{
+			"smtpd_milters": "", "content_filter": "smtp-amavis:[127.0.0.1]:10024", "127.0.0.1:10033/inet/content_filter": "",
+			"submission/inet/content_filter": "smtp-amavis:[127.0.0.1]:10026", "message_size_limit": "314572800",
+		},
+		diff: []string{"no filter changes what is signed", "the envelope and the receipts of the largest original must fit"},
+	},
+	{
+		name: "Plesk", panel: "plesk",
+		// Plesk's milter comes first: it hears of the message before pecd takes it over.
+		milters: map[string]string{
+			"smtp/inet":       "inet:127.0.0.1:12768, " + gateLast,
+			"submission/inet": "inet:127.0.0.1:12768, " + accessLast,
+			"smtps/inet":      "inet:127.0.0.1:12768, " + accessLast,
+		},
+		alone: []string{"plesk_virtual/unix", "mailman/unix"},
+		settings: map[string]string{
+			"smtpd_milters": ", inet:127.0.0.1:12768", "milter_default_action": "accept", "virtual_transport": "plesk_virtual",
+			"message_size_limit": "314572800",
+		},
+		diff: []string{"mail for certified domains goes to pecd"},
+	},
+	{
+		name: "Modoboa", panel: "modoboa",
+		milters: map[string]string{"smtp/inet": rspamd + ", " + gateLast, "smtpd/pass": rspamd + ", " + gateLast, "submission/inet": rspamd + ", " + accessLast},
+		alone:   []string{"ascleanup/unix"},
+		settings: map[string]string{
+			"smtpd_milters": rspamd, "milter_default_action": "accept", "submission/inet/smtpd_sender_restrictions": "reject_sender_login_mismatch",
+			"submission/inet/cleanup_service_name": "subcleanup",
+		},
+		diff: []string{"in its chroot", "instead of sending uncertified"},
+	},
 }
 
 // TestHosting sets pecd up beside each panel and looks through postconf at what came of
