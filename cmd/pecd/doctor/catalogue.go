@@ -79,6 +79,7 @@ var catalogue = map[string]Entry{
 	"submission-milter":  {Error, "pecd's milter is missing at a submission service", uncertify + " Hosting panels do that when they write main.cf anew.", setupFix},
 	"submission-accept":  {Error, "Submission goes on without pecd when pecd is away", uncertify, setupFix},
 	"milter-order":       {Error, "pecd is not the last milter at a submission service", "pecd takes the message over, so that milters after it see nothing.", setupFix},
+	"milter-stray":       {Error, "pecd is called where it has no business", "Mail that a filter hands back passes pecd twice, and what comes in from others is refused for want of a login.", setupFix},
 	"signer-before":      {Warning, "A DKIM signer comes before pecd", "It signs what the user sent, not what leaves.", setupFix},
 	"milter-maps":        {Warning, "smtpd_milter_maps can take pecd's milter away", uncertify, "postconf -c {postfix} -e smtpd_milter_maps="},
 	"auth-macro":         {Error, "pecd does not hear who has logged in", "Without a login nothing is certified: every message is refused.", setupFix},

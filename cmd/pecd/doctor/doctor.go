@@ -111,6 +111,7 @@ func Examine(ctx context.Context, s Site) []Finding {
 		v.submission()
 		v.gate()
 		v.listener()
+		v.strays()
 		v.settings(ctx)
 		v.arrival(ctx)
 	}

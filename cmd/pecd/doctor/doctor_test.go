@@ -140,7 +140,7 @@ var postfixes = []broken{
 	{name: "gate in the chroot", from: "inet n - n - - smtpd\n  -o syslog_name=alfa/smtp", to: "inet n - y - - smtpd\n  -o syslog_name=alfa/smtp",
 		words: "gate.sock", ids: []string{"socket-chroot"}},
 	{name: "lmtp in the chroot", from: "lmtp       unix  - - n", to: "lmtp       unix  - - y", words: "lmtp.sock", ids: []string{"socket-chroot", "route"}},
-	{name: "no login", from: "-o smtpd_sasl_auth_enable=yes", to: "-o smtpd_sasl_auth_enable=no", words: "lets users log in", ids: []string{"submission-missing", "gate-milter"}},
+	{name: "no login", from: "-o smtpd_sasl_auth_enable=yes", to: "-o smtpd_sasl_auth_enable=no", words: "lets users log in", ids: []string{"submission-missing", "gate-milter", "milter-stray"}},
 	{name: "587 without login", from: "pickup ", to: "submission inet n - n - - smtpd\n  -o { smtpd_milters = { unix:DIR/sock/" + tempfail + " } }\n" +
 		"  -o cleanup_service_name=subcleanup\n  -o smtpd_forbid_bare_newline=reject\npickup ", words: "smtpd_sasl_auth_enable is", ids: []string{"no-login", "port-closed"}},
 	{name: "bare newline", from: "-o smtpd_forbid_bare_newline=reject", to: "-o smtpd_forbid_bare_newline=no", words: `smtpd_forbid_bare_newline is "no"`, ids: []string{"bare-newline"}},

@@ -54,6 +54,9 @@ func (v *visit) accessMilter(s *setup.Service) {
 		v.add("submission-milter", "%s: smtpd_milters is %q, without %s", s.Key(), p.In(s, "smtpd_milters"), v.want.Access)
 		return
 	}
+	if v.silenced("submission-milter", s); p.In(s, "smtpd_proxy_filter") != "" {
+		v.add("submission-milter", "%s: smtpd_proxy_filter is %q; before a proxy pecd's milter sees no message", s.Key(), p.In(s, "smtpd_proxy_filter"))
+	}
 	v.defaultAction("submission-accept", s, m)
 	if at != len(all)-1 {
 		v.add("milter-order", "%s: %s comes after pecd in smtpd_milters", s.Key(), all[at+1].Address)
@@ -62,6 +65,20 @@ func (v *visit) accessMilter(s *setup.Service) {
 		if other.Signs() {
 			v.add("signer-before", "%s: the DKIM signer %s comes before pecd", s.Key(), other.Address)
 		}
+	}
+}
+
+// silenced looks whether a service calls the milters that it lists.
+func (v *visit) silenced(id string, s *setup.Service) {
+	if v.Postfix.Silenced(s) {
+		v.add(id, "%s: receive_override_options is %q; no milter is called", s.Key(), v.Postfix.In(s, "receive_override_options"))
+	}
+}
+
+// strays looks whether mail passes pecd where it should not.
+func (v *visit) strays() {
+	for _, s := range v.Postfix.Strays(v.want) {
+		v.add("milter-stray", "%s calls pecd: smtpd_milters is %q", s.Key(), v.Postfix.In(s, "smtpd_milters"))
 	}
 }
 
@@ -118,6 +135,7 @@ func (v *visit) gate() {
 		if m, at := p.FindMilter(s, v.want.Gate); at < 0 {
 			v.add("gate-milter", "%s: smtpd_milters is %q, without %s", s.Key(), p.In(s, "smtpd_milters"), v.want.Gate)
 		} else {
+			v.silenced("gate-milter", s)
 			v.defaultAction("gate-accept", s, m)
 		}
 	}

@@ -131,6 +131,16 @@ var hostings = []struct {
 		{name: "both files written anew", do: rewrite("main.cf", "master.cf"),
 			words: []string{`submission/inet: smtpd_milters is "", without`, "smtpd/pass: smtpd_milters", "mail for alfa.example goes to dovecot, not to"},
 			ids:   append(slices.Concat(lostMain, lostMaster), "gate-milter", "content-checks")},
+		{name: "milters written into main.cf", do: func(t *testing.T, dir string, _ func(string) string) {
+			postconf(t, dir, "-e", "smtpd_milters=unix:"+accessOf(t, dir), "milter_default_action=tempfail")
+		}, words: []string{"127.0.0.1:10025/inet calls pecd: smtpd_milters is", "127.0.0.1:10028/inet calls pecd"}, ids: []string{"milter-stray"}},
+		{name: "the access point at port 25", do: func(t *testing.T, dir string, _ func(string) string) {
+			p := readPostfix(t, dir)
+			postconf(t, dir, "-P", "smtpd/pass/smtpd_milters=unix:"+accessOf(t, dir)+","+setup.Milters(p.In(p.Service("smtpd", "pass"), "smtpd_milters"))[0].Address, "smtpd/pass/milter_default_action=tempfail")
+		}, words: []string{"smtpd/pass calls pecd"}, ids: []string{"milter-stray"}},
+		{name: "milters switched off for a content filter", do: set("receive_override_options=no_milters"),
+			words: []string{`submission/inet: receive_override_options is "no_milters"; no milter is called`, `smtpd/pass: receive_override_options`},
+			ids:   []string{"submission-milter", "gate-milter"}},
 		{name: "a transport before ours", do: func(t *testing.T, dir string, _ func(string) string) {
 			postconf(t, dir, "-e", "transport_maps=inline:{ { alfa.example = dovecot } }, "+value(t, dir, "transport_maps"))
 		}, words: []string{"mail for alfa.example goes to dovecot"}, ids: []string{"route"}},
@@ -150,6 +160,13 @@ var hostings = []struct {
 		{name: "accept", do: func(t *testing.T, dir string, _ func(string) string) {
 			postconf(t, dir, "-P", "submission/inet/smtpd_milters=inet:localhost:11332,unix:"+accessOf(t, dir))
 		}, words: []string{`submission/inet: milter_default_action says "accept"`}, ids: []string{"submission-accept"}},
+	}},
+	{name: "Modoboa with amavis", panel: "modoboa-amavis", losses: []loss{
+		{name: "updater", do: rewrite("main.cf", "master.cf"),
+			words: []string{`submission/inet: smtpd_milters is "inet:127.0.0.1:12345", without`}, ids: append(slices.Concat(lostMain, lostMaster), "socket-chroot")},
+		{name: "the proxy again", do: func(t *testing.T, dir string, _ func(string) string) {
+			postconf(t, dir, "-P", "submission/inet/smtpd_proxy_filter=inet:[127.0.0.1]:10026")
+		}, words: []string{"before a proxy pecd's milter sees no message"}, ids: []string{"submission-milter"}},
 	}},
 }
 

@@ -2,6 +2,7 @@ package setup
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -123,4 +124,34 @@ func (p *Postfix) FindMilter(s *Service, want string) (Milter, int) {
 		}
 	}
 	return Milter{}, -1
+}
+
+// Silenced reports whether a service's milters are switched off, whatever its list says.
+func (p *Postfix) Silenced(s *Service) bool {
+	return slices.Contains(Words(p.In(s, "receive_override_options")), "no_milters")
+}
+
+// calls reports whether a milter that stands in a service's list is pecd's door.
+func (p *Postfix) calls(s *Service, m Milter, door string) bool {
+	return door != "" && (p.Reaches(s, m.Address, door) || m.Address == door)
+}
+
+// Strays are the services that call pecd where it has no business: a filter's way back,
+// where the message would pass pecd a second time, or port 25, where nobody logs in. The
+// listener is looked at apart.
+func (p *Postfix) Strays(w Wants) (list []*Service) {
+	submissions, port25 := p.Submissions(w.Reinject), p.Port25(w.Reinject)
+	for i := range p.Services {
+		s := &p.Services[i]
+		if s.Program != "smtpd" || p.isListener(s, w.Reinject) || p.Silenced(s) {
+			continue
+		}
+		access, gate := slices.Contains(submissions, s), slices.Contains(port25, s)
+		if slices.ContainsFunc(Milters(p.In(s, "smtpd_milters")), func(m Milter) bool {
+			return !access && p.calls(s, m, w.Access) || !gate && p.calls(s, m, w.Gate)
+		}) {
+			list = append(list, s)
+		}
+	}
+	return list
 }

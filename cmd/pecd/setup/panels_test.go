@@ -38,6 +38,7 @@ const (
 type hosted struct {
 	name  string
 	panel string
+	more  string // of main.cf
 	want  func(*Wants)
 	// milters are the services that call pecd, and all their milters in order. No other
 	// service calls pecd: a message passes it once.
@@ -115,6 +116,41 @@ var hostings = []hosted{
 		},
 		diff: []string{"in its chroot", "instead of sending uncertified"},
 	},
+	{
+		name: "Modoboa with amavis", panel: "modoboa-amavis",
+		// A milter before a proxy hears commands and sees no message, so submission gives
+		// its proxy up. At port 25 amavis stays: it filters what comes in.
+		milters: map[string]string{
+			"smtpd/pass":      "inet:127.0.0.1:12345, " + gateLast,
+			"submission/inet": "inet:127.0.0.1:12345, " + accessLast,
+		},
+		alone: []string{"smtp/inet", "127.0.0.1:10025/inet", "ascleanup/unix"},
+		settings: map[string]string{
+			"submission/inet/smtpd_proxy_filter": "", "smtpd/pass/smtpd_proxy_filter": "inet:[127.0.0.1]:10024",
+		},
+		diff: []string{"before a proxy a milter sees no message"},
+	},
+	{
+		name: "iRedMail, milters in main.cf", panel: "iredmail",
+		// Written for all services by hand: then port 25 calls the access point, and what
+		// amavis hands back passes pecd again.
+		more:    "smtpd_milters = { unix:/run/pecd/gate.sock, default_action=tempfail }, { unix:/run/pecd/access.sock, default_action=tempfail }\n",
+		milters: map[string]string{"smtpd/pass": gateLast, "submission/inet": accessLast, "465/inet": accessLast},
+		settings: map[string]string{
+			"127.0.0.1:10025/inet/smtpd_milters": "", "127.0.0.1:10028/inet/smtpd_milters": "",
+		},
+		diff: []string{"mail passes pecd once"},
+	},
+	{
+		name: "ISPConfig with amavis, milters off in main.cf", panel: "ispconfig-amavis",
+		more:    "receive_override_options = no_address_mappings, no_milters\n",
+		milters: map[string]string{"smtp/inet": gateLast, "submission/inet": accessLast, "smtps/inet": accessLast},
+		settings: map[string]string{
+			"submission/inet/receive_override_options": "no_address_mappings", "smtp/inet/receive_override_options": "no_address_mappings",
+			"127.0.0.1:10025/inet/receive_override_options": "no_unknown_recipient_checks,no_header_body_checks",
+		},
+		diff: []string{"no milter is called"},
+	},
 }
 
 // TestHosting sets pecd up beside each panel and looks through postconf at what came of
@@ -128,6 +164,7 @@ func TestHosting(t *testing.T) {
 				h.want(&w)
 			}
 			dir := hosting(t, h.panel)
+			appendTo(t, filepath.Join(dir, "main.cf"), h.more)
 			before := read(t, dir)
 			h.applied(t, before, w)
 			now := read(t, dir)

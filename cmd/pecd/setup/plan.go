@@ -63,6 +63,7 @@ func (p *Postfix) Plan(ctx context.Context, want Wants) (*Plan, error) {
 	if want.Gate != "" {
 		pl.gates()
 	}
+	pl.strays()
 	if err := pl.listener(dkim); err != nil {
 		return nil, err
 	}
@@ -142,10 +143,15 @@ func (pl *planner) add(name, kind, program, maxproc, reason string) *Service {
 // that were taken out.
 func (pl *planner) milter(s *Service, want string, takeSigners bool, reason string) (signers []string) {
 	pl.unjail(s, want)
+	if pl.pf.Silenced(s) {
+		rest := slices.DeleteFunc(Words(pl.pf.In(s, "receive_override_options")), func(o string) bool { return o == "no_milters" })
+		pl.option(s, "receive_override_options", strings.Join(rest, ","), "with no_milters no milter is called")
+	}
 	var keep []string
-	for _, m := range Milters(pl.pf.In(s, "smtpd_milters")) {
+	all := Milters(pl.pf.In(s, "smtpd_milters"))
+	for _, m := range all {
 		switch {
-		case pl.pf.Reaches(s, m.Address, want), m.Address == want:
+		case pl.pf.calls(s, m, pl.want.Access), pl.pf.calls(s, m, pl.want.Gate):
 		case takeSigners && m.Signs():
 			signers = append(signers, m.Text)
 		default:
@@ -153,7 +159,7 @@ func (pl *planner) milter(s *Service, want string, takeSigners bool, reason stri
 		}
 	}
 	ours, at := pl.pf.FindMilter(s, want)
-	if at == len(keep) && len(signers) == 0 && ours.Options["default_action"] == "tempfail" {
+	if at == len(keep) && len(all) == len(keep)+1 && len(signers) == 0 && ours.Options["default_action"] == "tempfail" {
 		return nil
 	}
 	value := strings.Join(append(keep, "{ "+pl.pf.Address(want)+", default_action=tempfail }"), ", ")
@@ -200,6 +206,7 @@ func (pl *planner) submissions() (dkim []string) {
 // submission plans what a submission service needs beside the milter.
 func (pl *planner) submission(s *Service) {
 	pl.ensure(s, "cleanup_service_name", "subcleanup", "its own cleanup keeps every octet as it came")
+	pl.ensure(s, "smtpd_proxy_filter", "", "before a proxy a milter sees no message, and nothing would be certified; against viruses pecd has plugins")
 	if pl.pf.Knows("smtpd_forbid_bare_newline") && pl.pf.In(s, "smtpd_forbid_bare_newline") != "reject" {
 		pl.option(s, "smtpd_forbid_bare_newline", "reject", "a lone LF would become CRLF before pecd sees it; the client is refused instead")
 	}
@@ -221,6 +228,26 @@ func (pl *planner) gates() {
 	}
 	for _, s := range list {
 		pl.milter(s, pl.want.Gate, false, "pecd's gate, after the filters: it refuses ordinary mail while the sender's server still listens")
+	}
+}
+
+// strays plans that no other service calls pecd.
+func (pl *planner) strays() {
+	served := pl.pf.Submissions(pl.want.Reinject)
+	if pl.want.Gate != "" {
+		served = append(served, pl.pf.Port25(pl.want.Reinject)...)
+	}
+	for _, s := range pl.pf.Strays(pl.want) {
+		if slices.Contains(served, s) {
+			continue // their lists are right by now
+		}
+		var keep []string
+		for _, m := range Milters(pl.pf.In(s, "smtpd_milters")) {
+			if !pl.pf.calls(s, m, pl.want.Access) && !pl.pf.calls(s, m, pl.want.Gate) {
+				keep = append(keep, m.Text)
+			}
+		}
+		pl.option(s, "smtpd_milters", strings.Join(keep, ", "), "mail passes pecd once: not on a filter's way back, and not where nobody logs in")
 	}
 }
 
