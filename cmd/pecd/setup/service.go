@@ -144,12 +144,25 @@ func (p *Postfix) Submissions(reinject string) (list []*Service) {
 			list = append(list, s)
 		case "smtp", "25", "smtpd":
 		default:
-			if s.expanded["smtpd_sasl_auth_enable"] == "yes" {
+			if s.expanded["smtpd_sasl_auth_enable"] == "yes" || p.demandsLogin(s) {
 				list = append(list, s)
 			}
 		}
 	}
 	return list
+}
+
+// demandsLogin reports whether a service lets in who logs in and refuses the rest, also
+// where main.cf says for all services that one may log in (mailcow's port for its webmail).
+func (p *Postfix) demandsLogin(s *Service) bool {
+	who := Words(s.expanded["smtpd_client_restrictions"])
+	return p.In(s, "smtpd_sasl_auth_enable") == "yes" && slices.Contains(who, "permit_sasl_authenticated") && who[len(who)-1] == "reject"
+}
+
+// private reports whether a service lets in nobody but the own networks: other servers do
+// not call there (mailcow's ports for quarantine and copies).
+func private(s *Service) bool {
+	return slices.Equal(Words(s.expanded["smtpd_client_restrictions"]), []string{"permit_mynetworks", "reject"})
 }
 
 // Port25 are the services at which other servers call. Where postscreen(8) stands in
@@ -160,7 +173,7 @@ func (p *Postfix) Port25(reinject string) (list []*Service) {
 	for i := range p.Services {
 		s := &p.Services[i]
 		switch {
-		case p.isListener(s, reinject) || slices.Contains(submissions, s):
+		case p.isListener(s, reinject) || slices.Contains(submissions, s) || private(s):
 		case isSMTPD(s) && (port(s) == "smtp" || port(s) == "25" || !Loopback(s)), s.Type == "pass" && s.Program == "smtpd":
 			list = append(list, s)
 		case isSMTPD(s):
@@ -174,8 +187,10 @@ func (p *Postfix) Port25(reinject string) (list []*Service) {
 }
 
 // Loopback reports whether a service listens on this machine alone.
-func Loopback(s *Service) bool {
-	host, _, err := net.SplitHostPort(s.Name)
+func Loopback(s *Service) bool { return loopback(s.Name) }
+
+func loopback(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
 	if err != nil {
 		return false
 	}
