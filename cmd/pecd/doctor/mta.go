@@ -152,7 +152,7 @@ func (v *visit) listener() {
 		v.add("listener-missing", "master.cf has no smtpd at %s (courier.mta)", v.want.Reinject)
 		return
 	}
-	if !setup.Loopback(s) && !setup.Local(p.In(s, "mynetworks")) {
+	if !setup.Loopback(s) && !setup.ForPecd(p.In(s, "mynetworks"), v.want.Reinject) {
 		v.add("listener-open", "%s takes mail from %q, and listens beyond this machine", s.Key(), p.In(s, "mynetworks"))
 	}
 	over := setup.Words(p.In(s, "receive_override_options"))

@@ -17,6 +17,9 @@ var (
 	// ErrInstances says that several Postfix instances are configured and none was
 	// chosen.
 	ErrInstances = errors.New("several Postfix instances are configured")
+	// ErrRemote says that pecd hands signed messages in from another machine, and that no
+	// listener was written for it by hand.
+	ErrRemote = errors.New("courier.mta is not an address of this machine")
 	// ErrNothing says that there is nothing to take back.
 	ErrNothing = errors.New("nothing to take back: pecd setup has changed nothing here")
 	// ErrExists says that there is an installation already.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -262,6 +263,10 @@ func (pl *planner) listener(dkim []string) error {
 		return nil
 	}
 	s := pl.pf.Listener(pl.want.Reinject)
+	if !loopback(addr) && (s == nil || !hosts(pl.pf.In(s, "mynetworks"))) {
+		// Its mynetworks must have the address that pecd calls from, which we do not know.
+		return fmt.Errorf("%w: %s: write that listener into master.cf by hand, with -o mynetworks= of nothing but the address that pecd calls from, and run this again (docs/panels.md)", ErrRemote, pl.want.Reinject)
+	}
 	if s == nil {
 		s = pl.add(addr, "inet", "smtpd", "-", "where pecd hands in signed messages")
 		pl.option(s, "syslog_name", "postfix/pecd", "its own name in the log")
@@ -288,7 +293,7 @@ func (pl *planner) listener(dkim []string) error {
 		{"receive_override_options", overrides, "no checks inside of messages, no rewriting of addresses"},
 		{"cleanup_service_name", "recleanup", "its own cleanup drops no header field"},
 	} {
-		if o.name == "smtpd_relay_restrictions" && pl.pf.In(s, o.name) == "permit_mynetworks,reject" || o.name == "mynetworks" && Local(pl.pf.In(s, o.name)) ||
+		if o.name == "smtpd_relay_restrictions" && pl.pf.In(s, o.name) == "permit_mynetworks,reject" || o.name == "mynetworks" && ForPecd(pl.pf.In(s, o.name), pl.want.Reinject) ||
 			o.name == "receive_override_options" && sameWords(pl.pf.In(s, o.name), o.value) {
 			continue
 		}
@@ -313,6 +318,25 @@ func Local(networks string) bool {
 	})
 }
 
+// ForPecd reports whether a list of networks lets in nobody but pecd: this machine, and
+// single hosts where pecd hands messages in (courier.mta) from another one.
+func ForPecd(networks, courier string) bool {
+	return Local(networks) || !loopback(strings.TrimPrefix(courier, "inet:")) && hosts(networks)
+}
+
+// hosts reports whether a list of networks is single addresses, others than this machine's
+// among them.
+func hosts(networks string) bool {
+	list := Words(networks)
+	return !Local(networks) && !slices.ContainsFunc(list, func(n string) bool {
+		n = strings.NewReplacer("[", "", "]", "").Replace(n)
+		if ip, bits, ok := strings.Cut(n, "/"); ok && (bits == "32" || bits == "128") {
+			n = ip
+		}
+		return net.ParseIP(n) == nil && !Local(n)
+	}) && len(list) > 0
+}
+
 // sameWords reports whether two lists hold the same.
 func sameWords(a, b string) bool {
 	set := func(s string) map[string]bool {
@@ -335,6 +359,8 @@ func (pl *planner) settings() {
 		{"mime_header_checks", "", "nothing may change a signed message"},
 		{"nested_header_checks", "", "nothing may change a signed message"},
 		{"body_checks", "", "nothing may change a signed message"},
+		{"smtp_header_checks", "", "nothing may change a signed message"},
+		{"smtp_body_checks", "", "nothing may change a signed message"},
 		{"local_header_rewrite_clients", "", "addresses must not be completed before pecd sees them"},
 	} {
 		if pl.pf.Get(s.name) != s.value {
