@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -98,6 +99,7 @@ var (
 var hostings = []struct {
 	name   string
 	panel  string
+	site   func(*testing.T, *Site)
 	losses []loss
 }{
 	{name: "ISPConfig", panel: "ispconfig", losses: []loss{
@@ -168,6 +170,62 @@ var hostings = []struct {
 			postconf(t, dir, "-P", "submission/inet/smtpd_proxy_filter=inet:[127.0.0.1]:10026")
 		}, words: []string{"before a proxy pecd's milter sees no message"}, ids: []string{"submission-milter"}},
 	}},
+	{name: "mailcow", panel: "mailcow", site: overTCP, losses: []loss{
+		{name: "the container starts again", do: mailcowStart(""), words: []string{"smtp_line_length_limit is 998"},
+			ids: []string{"header-limit", "line-limit", "mime-conversion", "header-rewrite"}},
+		{name: "it starts with our settings in extra.cf", do: func(t *testing.T, dir string, panel func(string) string) {
+			mailcowStart(added(panel("main.cf"), moved(t, dir, dir, "main.cf")))(t, dir, panel)
+		}},
+		{name: "an update wins over local changes", do: rewrite("main.cf", "master.cf"),
+			words: []string{`588/inet: smtpd_milters is "inet:rspamd:9900", without inet:127.0.0.1:`, `10465/inet: smtpd_milters is`, "smtp_header_checks is"},
+			ids: append(slices.Concat(slices.DeleteFunc(slices.Clone(lostMain), func(id string) bool { return id == "backoff" }), lostMaster),
+				"gate-milter", "content-checks")}, // the pauses are right as mailcow has them
+		{name: "the webmail's port alone", do: func(t *testing.T, dir string, _ func(string) string) {
+			postconf(t, dir, "-PX", "588/inet/smtpd_milters")
+		}, words: []string{"588/inet: smtpd_milters is"}, ids: []string{"submission-milter"}},
+		{name: "milters again at a port of the panel", do: func(t *testing.T, dir string, _ func(string) string) {
+			p := readPostfix(t, dir)
+			postconf(t, dir, "-P", "590/inet/smtpd_milters="+setup.Milters(p.In(p.Service("588", "inet"), "smtpd_milters"))[1].Address)
+		}, words: []string{"590/inet calls pecd"}, ids: []string{"milter-stray"}},
+	}},
+}
+
+// overTCP has pecd's doors at ports, as in the network of mailcow's containers.
+func overTCP(t *testing.T, s *Site) {
+	c := *s.Config
+	for _, door := range []*string{&c.Access.Milter, &c.Gate.Milter, &c.Reception.LMTP} {
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		*door = "inet:" + l.Addr().String()
+	}
+	s.Config = &c
+}
+
+// mailcowStart is what the container does to main.cf when it starts: what stands below
+// the mark goes, and extra.cf comes.
+func mailcowStart(extra string) func(*testing.T, string, func(string) string) {
+	return func(t *testing.T, dir string, _ func(string) string) {
+		const mark = "# Overrides #\n"
+		kept, _, ok := strings.Cut(moved(t, dir, dir, "main.cf"), mark)
+		if !ok {
+			t.Fatal("no mark in main.cf")
+		}
+		write(t, filepath.Join(dir, "main.cf"), kept+mark+"\n# User Overrides\nmyhostname = mail.alfa.example\n"+extra)
+	}
+}
+
+// added is what a file has that it had not before.
+func added(before, now string) (lines string) {
+	old := strings.Split(before, "\n")
+	for line := range strings.Lines(now) {
+		if !slices.Contains(old, strings.TrimSuffix(line, "\n")) {
+			lines += line
+		}
+	}
+	return lines
 }
 
 // ispconfigUpdate is what ISPConfig's update sets, in its order.
@@ -210,8 +268,12 @@ func TestHosting(t *testing.T) {
 	_, site := healthy(t, stage.MTAPostfix)
 	for _, h := range hostings {
 		t.Run(h.name, func(t *testing.T) {
-			want := setup.WantsOf(site.Config, site.Loaded.Directory)
 			t.Parallel()
+			site := site
+			if h.site != nil {
+				h.site(t, &site)
+			}
+			want := setup.WantsOf(site.Config, site.Loaded.Directory)
 			fresh, done := hosting(t, h.panel), applied(t, h.panel, want)
 			t.Run("set up", func(t *testing.T) { judge(t, look(t, site, done), broken{}) })
 			for _, l := range h.losses {

@@ -2,6 +2,7 @@ package setup
 
 import (
 	"bytes"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -36,10 +37,11 @@ const (
 
 // A hosted is what pecd setup must make of a panel's Postfix.
 type hosted struct {
-	name  string
-	panel string
-	more  string // of main.cf
-	want  func(*Wants)
+	name    string
+	panel   string
+	more    string // of main.cf
+	service string // of master.cf, as postconf -M takes it
+	want    func(*Wants)
 	// milters are the services that call pecd, and all their milters in order. No other
 	// service calls pecd: a message passes it once.
 	milters map[string]string
@@ -151,7 +153,49 @@ var hostings = []hosted{
 		},
 		diff: []string{"no milter is called"},
 	},
+	{
+		name: "mailcow", panel: "mailcow", want: beside,
+		// Six ways in for users, the webmail's at 588 too; the login is asked for in main.cf.
+		milters: map[string]string{
+			"smtpd/pass": "inet:rspamd:9900, { inet:127.0.0.1:10031, default_action=tempfail }", "smtps/inet": mailcowAccess, "10465/inet": mailcowAccess,
+			"submission/inet": mailcowAccess, "10587/inet": mailcowAccess, "588/inet": mailcowAccess,
+		},
+		// The ports whose milters the panel has switched off stay so.
+		alone: []string{"smtp/inet", "10025/inet", "589/inet", "590/inet", "591/inet", "smtp_sender_cleanup/unix", "watchdog_cleanup/unix", "lmtp/unix"},
+		settings: map[string]string{
+			"milter_default_action": "tempfail", "smtp_header_checks": "", "lmtp_destination_recipient_limit": "1000", "maximal_queue_lifetime": "1d",
+			"bounce_queue_lifetime": "1d", "maximal_backoff_time": "1800s", "588/inet/cleanup_service_name": "subcleanup", "590/inet/smtpd_milters": "",
+		},
+		diff: []string{"the queue lives 24 hours", "nothing may change a signed message"},
+	},
+	{
+		name: "mailcow, pecd in a container of its own", panel: "mailcow", want: apart,
+		// The listener is written by hand, for pecd's address alone; the rest is completed.
+		service: "10033/inet=10033 inet n - n - - smtpd -o mynetworks=172.22.1.50 -o syslog_name=postfix/pecd",
+		milters: map[string]string{
+			"smtpd/pass": "inet:rspamd:9900, { inet:pecd:10031, default_action=tempfail }", "smtps/inet": mailcowApart, "10465/inet": mailcowApart,
+			"submission/inet": mailcowApart, "10587/inet": mailcowApart, "588/inet": mailcowApart,
+		},
+		settings: map[string]string{
+			"10033/inet/mynetworks": "172.22.1.50", "10033/inet/smtpd_client_restrictions": "permit_mynetworks,reject", "10033/inet/smtpd_milters": "",
+		},
+	},
 }
+
+// beside is pecd in the network of Postfix's container.
+func beside(w *Wants) {
+	w.Access, w.Gate, w.LMTP = "inet:127.0.0.1:10030", "inet:127.0.0.1:10031", "inet:127.0.0.1:10032"
+}
+
+// apart is pecd in a container of its own.
+func apart(w *Wants) {
+	w.Access, w.Gate, w.LMTP, w.Reinject = "inet:pecd:10030", "inet:pecd:10031", "inet:pecd:10032", "inet:postfix:10033"
+}
+
+const (
+	mailcowAccess = "inet:rspamd:9900, { inet:127.0.0.1:10030, default_action=tempfail }"
+	mailcowApart  = "inet:rspamd:9900, { inet:pecd:10030, default_action=tempfail }"
+)
 
 // TestHosting sets pecd up beside each panel and looks through postconf at what came of
 // it.
@@ -165,6 +209,11 @@ func TestHosting(t *testing.T) {
 			}
 			dir := hosting(t, h.panel)
 			appendTo(t, filepath.Join(dir, "main.cf"), h.more)
+			if h.service != "" {
+				if _, err := run(t.Context(), "postconf", "-c", dir, "-M", h.service); err != nil {
+					t.Fatal(err)
+				}
+			}
 			before := read(t, dir)
 			h.applied(t, before, w)
 			now := read(t, dir)
@@ -252,5 +301,31 @@ func (h *hosted) judge(t *testing.T, before, now *Postfix, w Wants) {
 		if got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
+	}
+}
+
+// TestHostingRefused: where pecd setup cannot know what is right it changes nothing, and
+// says what to do.
+func TestHostingRefused(t *testing.T) {
+	for _, c := range []struct{ name, service string }{
+		{"no listener", ""},
+		{"a listener for the whole network", "10033/inet=10033 inet n - n - - smtpd -o mynetworks=172.22.1.0/24"},
+		{"a listener for this machine alone", "10033/inet=10033 inet n - n - - smtpd -o mynetworks=127.0.0.0/8"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir := hosting(t, "mailcow")
+			if c.service != "" {
+				if _, err := run(t.Context(), "postconf", "-c", dir, "-M", c.service); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w := wants()
+			apart(&w)
+			_, err := read(t, dir).Plan(t.Context(), w)
+			if !errors.Is(err, ErrRemote) || !strings.Contains(err.Error(), "inet:postfix:10033") || !strings.Contains(err.Error(), "mynetworks") {
+				t.Errorf("%v", err)
+			}
+		})
 	}
 }
