@@ -329,3 +329,25 @@ func TestHostingRefused(t *testing.T) {
 		})
 	}
 }
+
+// TestForPecd: which networks a listener may let in, so that nobody but pecd sends there.
+func TestForPecd(t *testing.T) {
+	for _, c := range []struct {
+		networks, courier string
+		want              bool
+	}{
+		{"127.0.0.0/8 [::1]/128", "inet:127.0.0.1:10033", true},
+		{"127.0.0.0/8 [::1]/128", "inet:postfix:10033", true},
+		{"172.22.1.50", "inet:127.0.0.1:10033", false}, // pecd is here: nobody else needs it
+		{"172.22.1.50", "inet:postfix:10033", true},
+		{"127.0.0.0/8, 172.22.1.50/32 [fd00::5]/128", "inet:postfix:10033", true},
+		{"172.22.1.0/24", "inet:postfix:10033", false},
+		{"172.22.1.50 0.0.0.0/0", "inet:postfix:10033", false},
+		{"hash:/etc/postfix/networks", "inet:postfix:10033", false},
+		{"", "inet:postfix:10033", false},
+	} {
+		if got := ForPecd(c.networks, c.courier); got != c.want {
+			t.Errorf("%q for %s: %v", c.networks, c.courier, got)
+		}
+	}
+}
