@@ -1,19 +1,23 @@
 package test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/textproto"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"pecd/lmtp"
 	"pecd/milter/miltertest"
 	"pecd/milter/socket"
 	"pecd/packaging/demo/stage"
@@ -279,5 +283,188 @@ func TestHostileCrowd(t *testing.T) {
 			}
 			return ""
 		})
+	}
+}
+
+// BenchmarkHostile sends messages through a milter door and an LMTP door while
+// strangers are there, and while they are not, in rounds that follow one another,
+// so that other load on the machine hits both. A quarter of the strangers is idle, a
+// quarter in the middle of a packet or a line, a quarter in the middle of a message,
+// a quarter sends an octet each 50 ms; with "garbage" there are fifty
+// connections a second to each of the doors beside them that throw nonsense.
+//
+//	ms        median time of one message, without strangers
+//	ratio     median time with strangers to that without
+func BenchmarkHostile(b *testing.B) {
+	s := newStage(b)
+	for _, load := range []struct {
+		name    string
+		garbage bool
+	}{{"slow", false}, {"garbage", true}} {
+		for _, way := range []struct {
+			name string
+			open func(*testing.B, *stage.Stage) sender
+		}{{"milter", openMilter}, {"lmtp", openLMTP}} {
+			b.Run(load.name+"/"+way.name, func(b *testing.B) {
+				for b.Loop() {
+					reportHostile(b, s, way.open, load.garbage)
+				}
+				b.ReportMetric(0, "ns/op") // says nothing
+			})
+		}
+	}
+}
+
+// A sender sends message i over a session that is open.
+type sender func(i int) error
+
+func openMilter(b *testing.B, s *stage.Stage) sender {
+	c, err := miltertest.Dial(s.Alfa.Pecd.Config.Access.Milter)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { c.Close() })
+	return func(i int) error {
+		a, err := c.Send(miltertest.Mail{From: "alice@alfa.example", To: []string{"bob@beta.example"}, Auth: "alice@alfa.example",
+			QueueID: fmt.Sprintf("H%d", i), Bytes: fourKilobytes(i)})
+		if err == nil && a.Code != 'd' {
+			err = fmt.Errorf("answer %q %q", a.Code, a.Reply)
+		}
+		return err
+	}
+}
+
+func openLMTP(b *testing.B, s *stage.Stage) sender {
+	store := &lmtp.Store{Dial: func(ctx context.Context) (net.Conn, error) {
+		return socket.Dial(ctx, s.Beta.Pecd.Config.Reception.LMTP)
+	}}
+	b.Cleanup(func() { store.Close() })
+	return func(i int) error {
+		raw := bytes.Replace(fourKilobytes(i), []byte("alice@alfa.example"), []byte("mario@ordinary.example"), 1)
+		status, err := store.Deliver(within(b), "mario@ordinary.example", []string{"bob@beta.example"}, int64(len(raw)), false,
+			func(w io.Writer) error { _, err := w.Write(raw); return err })
+		if err == nil && !status[0].OK() {
+			err = errors.New(status[0].String())
+		}
+		return err
+	}
+}
+
+// hostileNumber makes each message one of its own.
+var hostileNumber int
+
+// reportHostile runs the rounds and reports.
+func reportHostile(b *testing.B, s *stage.Stage, open func(*testing.B, *stage.Stage) sender, garbage bool) {
+	b.Helper()
+	const pairs, messages = 9, 30
+	send := open(b, s)
+	round := func(hostile bool) float64 {
+		b.Helper()
+		if hostile {
+			defer surround(b, s, garbage)()
+		}
+		took := make([]float64, messages)
+		for i := range took {
+			hostileNumber++
+			began := time.Now()
+			if err := send(hostileNumber); err != nil {
+				b.Fatal(err)
+			}
+			took[i] = time.Since(began).Seconds() * 1000
+		}
+		calm(b, s)
+		return median(took)
+	}
+	round(false) // the servers start what they need
+	var without, with, ratio []float64
+	for i := range pairs {
+		var x, y float64
+		if i%2 == 0 {
+			x = round(false)
+			y = round(true)
+		} else {
+			y = round(true)
+			x = round(false)
+		}
+		without, with, ratio = append(without, x), append(with, y), append(ratio, y/x)
+	}
+	b.Logf("ms without %.2f\nms with %.2f", without, with)
+	b.ReportMetric(median(without), "ms")
+	b.ReportMetric(median(with), "hostile-ms")
+	b.ReportMetric(median(with)/median(without), "ratio")
+	b.ReportMetric(median(ratio), "ratio-of-pairs")
+}
+
+// surround brings strangers to all doors and returns what sends them away.
+func surround(b *testing.B, s *stage.Stage, garbage bool) (leave func()) {
+	b.Helper()
+	var crowds []*crowd
+	ctx, cancel := context.WithCancel(within(b))
+	var throwing sync.WaitGroup
+	for _, p := range s.Providers() {
+		crowds = append(crowds, gather(b, p.Pecd.Config.Access.Milter, 200, slowMilter),
+			gather(b, p.Pecd.Config.Gate.Milter, 200, slowMilter), gather(b, p.Pecd.Config.Reception.LMTP, 100, slowLMTP))
+	}
+	if garbage {
+		for _, addr := range []string{s.Alfa.Pecd.Config.Access.Milter, s.Beta.Pecd.Config.Reception.LMTP} {
+			throwing.Add(1)
+			go func() {
+				defer throwing.Done()
+				throwSteadily(ctx, b, addr)
+			}()
+		}
+	}
+	return func() {
+		cancel()
+		throwing.Wait()
+		for _, x := range crowds {
+			x.leave()
+		}
+	}
+}
+
+// throwSteadily throws nonsense at a door fifty times a second.
+func throwSteadily(ctx context.Context, b *testing.B, addr string) {
+	texts := slices.Collect(maps.Values(nonsense()))
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	var thrown sync.WaitGroup
+	defer thrown.Wait()
+	for i := 0; ; i++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		thrown.Add(1)
+		go func() {
+			defer thrown.Done()
+			if err := throw(ctx, strings.TrimPrefix(addr, "unix:"), texts[i%len(texts)]); err != nil && ctx.Err() == nil {
+				b.Error(err)
+			}
+		}()
+	}
+}
+
+// calm waits until nothing is under way, so that a round pays for no other.
+func calm(b *testing.B, s *stage.Stage) {
+	b.Helper()
+	ctx := within(b)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		busy := 0.0
+		for _, p := range s.Providers() {
+			m := metrics(b, ctx, p)
+			busy += m["pecd_outbox_messages"] + m["pecd_ledger_open"]
+		}
+		if busy == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			b.Fatalf("it does not come to rest: %v", busy)
+		case <-tick.C:
+		}
 	}
 }
