@@ -299,8 +299,8 @@ func BenchmarkHostile(b *testing.B) {
 	s := newStage(b)
 	for _, load := range []struct {
 		name    string
-		garbage bool
-	}{{"slow", false}, {"garbage", true}} {
+		garbage int // connections a second
+	}{{"slow", 0}, {"garbage=10", 10}, {"garbage=50", 50}} {
 		for _, way := range []struct {
 			name string
 			open func(*testing.B, *stage.Stage) sender
@@ -325,7 +325,7 @@ func openMilter(b *testing.B, s *stage.Stage) sender {
 	}
 	b.Cleanup(func() { c.Close() })
 	return func(i int) error {
-		a, err := c.Send(miltertest.Mail{From: "alice@alfa.example", To: []string{"bob@beta.example"}, Auth: "alice@alfa.example",
+		a, err := c.Send(miltertest.Mail{From: "alice@alfa.example", To: []string{"anna@alfa.example"}, Auth: "alice@alfa.example",
 			QueueID: fmt.Sprintf("H%d", i), Bytes: fourKilobytes(i)})
 		if err == nil && a.Code != 'd' {
 			err = fmt.Errorf("answer %q %q", a.Code, a.Reply)
@@ -354,9 +354,9 @@ func openLMTP(b *testing.B, s *stage.Stage) sender {
 var hostileNumber int
 
 // reportHostile runs the rounds and reports.
-func reportHostile(b *testing.B, s *stage.Stage, open func(*testing.B, *stage.Stage) sender, garbage bool) {
+func reportHostile(b *testing.B, s *stage.Stage, open func(*testing.B, *stage.Stage) sender, garbage int) {
 	b.Helper()
-	const pairs, messages = 9, 30
+	const pairs, messages = 11, 30
 	send := open(b, s)
 	round := func(hostile bool) float64 {
 		b.Helper()
@@ -396,7 +396,7 @@ func reportHostile(b *testing.B, s *stage.Stage, open func(*testing.B, *stage.St
 }
 
 // surround brings strangers to all doors and returns what sends them away.
-func surround(b *testing.B, s *stage.Stage, garbage bool) (leave func()) {
+func surround(b *testing.B, s *stage.Stage, garbage int) (leave func()) {
 	b.Helper()
 	var crowds []*crowd
 	ctx, cancel := context.WithCancel(within(b))
@@ -405,12 +405,12 @@ func surround(b *testing.B, s *stage.Stage, garbage bool) (leave func()) {
 		crowds = append(crowds, gather(b, p.Pecd.Config.Access.Milter, 200, slowMilter),
 			gather(b, p.Pecd.Config.Gate.Milter, 200, slowMilter), gather(b, p.Pecd.Config.Reception.LMTP, 100, slowLMTP))
 	}
-	if garbage {
+	if garbage > 0 {
 		for _, addr := range []string{s.Alfa.Pecd.Config.Access.Milter, s.Beta.Pecd.Config.Reception.LMTP} {
 			throwing.Add(1)
 			go func() {
 				defer throwing.Done()
-				throwSteadily(ctx, b, addr)
+				throwSteadily(ctx, b, addr, garbage)
 			}()
 		}
 	}
@@ -423,10 +423,10 @@ func surround(b *testing.B, s *stage.Stage, garbage bool) (leave func()) {
 	}
 }
 
-// throwSteadily throws nonsense at a door fifty times a second.
-func throwSteadily(ctx context.Context, b *testing.B, addr string) {
+// throwSteadily throws nonsense at a door so many times a second.
+func throwSteadily(ctx context.Context, b *testing.B, addr string, rate int) {
 	texts := slices.Collect(maps.Values(nonsense()))
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(time.Second / time.Duration(rate))
 	defer tick.Stop()
 	var thrown sync.WaitGroup
 	defer thrown.Wait()
