@@ -147,23 +147,27 @@ func besiege(t *testing.T, d door, n int) *crowd {
 // halfway are beginnings of good sessions that do not go on: idle before the first
 // octet, in the middle of a packet, in the middle of a message, and slow to the end
 // of time.
-func halfway(ctx context.Context, i int, c net.Conn, session []byte) {
-	switch i % 4 {
-	case 1:
-		_, _ = c.Write(session[:min(len(session), 40)])
-	case 2:
-		_, _ = c.Write(session)
-	case 3:
-		tick := time.NewTicker(50 * time.Millisecond)
-		defer tick.Stop()
-		for j := range session {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			if _, err := c.Write(session[j : j+1]); err != nil {
-				return
+//
+// pause is that between two octets of a slow one.
+func halfway(session []byte, pause time.Duration) func(ctx context.Context, i int, c net.Conn) {
+	return func(ctx context.Context, i int, c net.Conn) {
+		switch i % 4 {
+		case 1:
+			_, _ = c.Write(session[:min(len(session), 40)])
+		case 2:
+			_, _ = c.Write(session)
+		case 3:
+			tick := time.NewTicker(pause)
+			defer tick.Stop()
+			for j := range session {
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+				}
+				if _, err := c.Write(session[j : j+1]); err != nil {
+					return
+				}
 			}
 		}
 	}
@@ -177,9 +181,8 @@ var (
 	smtpSession = []byte("EHLO slow.example\r\nMAIL FROM:<mario@ordinary.example>\r\nRCPT TO:<bob@beta.example>\r\nDATA\r\nFrom: mario@ordinary.example\r\n\r\nhalf" + strings.Repeat(" and more", 500))
 )
 
-func slowMilter(ctx context.Context, i int, c net.Conn) { halfway(ctx, i, c, milterSession) }
-func slowLMTP(ctx context.Context, i int, c net.Conn)   { halfway(ctx, i, c, lmtpSession) }
-func slowSMTP(ctx context.Context, i int, c net.Conn)   { halfway(ctx, i, c, smtpSession) }
+// slowly is the pause of the slow ones in a test.
+const slowly = 50 * time.Millisecond
 
 // descriptors counts the open files of a provider's pecd.
 func descriptors(tb testing.TB, p *stage.Provider) int {
@@ -253,10 +256,10 @@ func TestHostileCrowd(t *testing.T) {
 			return ""
 		})
 		crowds = append(crowds,
-			gather(t, p.Pecd.Config.Access.Milter, milterPlaces-60, slowMilter),
-			gather(t, p.Pecd.Config.Gate.Milter, milterPlaces-100, slowMilter),
-			gather(t, p.Pecd.Config.Reception.LMTP, lmtpPlaces-20, slowLMTP),
-			gather(t, "inet:"+p.SMTP, 40, slowSMTP), gather(t, "inet:"+p.Submission, 20, slowSMTP))
+			gather(t, p.Pecd.Config.Access.Milter, milterPlaces-60, halfway(milterSession, slowly)),
+			gather(t, p.Pecd.Config.Gate.Milter, milterPlaces-100, halfway(milterSession, slowly)),
+			gather(t, p.Pecd.Config.Reception.LMTP, lmtpPlaces-20, halfway(lmtpSession, slowly)),
+			gather(t, "inet:"+p.SMTP, 40, halfway(smtpSession, slowly)), gather(t, "inet:"+p.Submission, 20, halfway(smtpSession, slowly)))
 	}
 	send(t, s, compose("cr beside", "", to...), to...)
 	eventually(t, "all that waited is delivered", func() string { return flush(t, s) })
@@ -299,15 +302,16 @@ func BenchmarkHostile(b *testing.B) {
 	s := newStage(b)
 	for _, load := range []struct {
 		name    string
-		garbage int // connections a second
-	}{{"slow", 0}, {"garbage=10", 10}, {"garbage=50", 50}} {
+		pause   time.Duration // of the slow ones
+		garbage int           // connections a second
+	}{{"slow", time.Second, 0}, {"20 octets", slowly, 0}, {"garbage=10", time.Second, 10}, {"garbage=50", time.Second, 50}} {
 		for _, way := range []struct {
 			name string
 			open func(*testing.B, *stage.Stage) sender
 		}{{"milter", openMilter}, {"lmtp", openLMTP}} {
 			b.Run(load.name+"/"+way.name, func(b *testing.B) {
 				for b.Loop() {
-					reportHostile(b, s, way.open, load.garbage)
+					reportHostile(b, way.open, func() (leave func()) { return surround(b, s, load.pause, load.garbage) }, s)
 				}
 				b.ReportMetric(0, "ns/op") // says nothing
 			})
@@ -354,14 +358,14 @@ func openLMTP(b *testing.B, s *stage.Stage) sender {
 var hostileNumber int
 
 // reportHostile runs the rounds and reports.
-func reportHostile(b *testing.B, s *stage.Stage, open func(*testing.B, *stage.Stage) sender, garbage int) {
+func reportHostile(b *testing.B, open func(*testing.B, *stage.Stage) sender, surround func() (leave func()), s *stage.Stage) {
 	b.Helper()
 	const pairs, messages = 11, 30
 	send := open(b, s)
 	round := func(hostile bool) float64 {
 		b.Helper()
 		if hostile {
-			defer surround(b, s, garbage)()
+			defer surround()()
 		}
 		took := make([]float64, messages)
 		for i := range took {
@@ -396,14 +400,14 @@ func reportHostile(b *testing.B, s *stage.Stage, open func(*testing.B, *stage.St
 }
 
 // surround brings strangers to all doors and returns what sends them away.
-func surround(b *testing.B, s *stage.Stage, garbage int) (leave func()) {
+func surround(b *testing.B, s *stage.Stage, pause time.Duration, garbage int) (leave func()) {
 	b.Helper()
 	var crowds []*crowd
 	ctx, cancel := context.WithCancel(within(b))
 	var throwing sync.WaitGroup
 	for _, p := range s.Providers() {
-		crowds = append(crowds, gather(b, p.Pecd.Config.Access.Milter, 200, slowMilter),
-			gather(b, p.Pecd.Config.Gate.Milter, 200, slowMilter), gather(b, p.Pecd.Config.Reception.LMTP, 100, slowLMTP))
+		crowds = append(crowds, gather(b, p.Pecd.Config.Access.Milter, 200, halfway(milterSession, pause)),
+			gather(b, p.Pecd.Config.Gate.Milter, 200, halfway(milterSession, pause)), gather(b, p.Pecd.Config.Reception.LMTP, 100, halfway(lmtpSession, pause)))
 	}
 	if garbage > 0 {
 		for _, addr := range []string{s.Alfa.Pecd.Config.Access.Milter, s.Beta.Pecd.Config.Reception.LMTP} {
