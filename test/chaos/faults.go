@@ -126,6 +126,7 @@ func (w *world) troubles() (list []trouble) {
 	for _, p := range w.stage.Providers() {
 		w.troublesOf(p, add)
 	}
+	w.troublesOfToken(w.stage.Alfa, add)
 	for _, l := range w.links {
 		add(trouble{"link cut", "link " + l.addr(), 6, 4 * time.Second,
 			func(context.Context, *rand.Rand) error { l.set(true); return nil }, func(context.Context) error { l.set(false); return nil }})

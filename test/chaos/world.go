@@ -89,7 +89,7 @@ func newWorld(ctx context.Context, o options) (w *world, err error) {
 		return w, err
 	}
 	w.stage, err = stage.New(ctx, stage.Options{
-		Dir: filepath.Join(w.dir, "stage"), PecdBinary: pecd, Way: w.way,
+		Dir: filepath.Join(w.dir, "stage"), PecdBinary: pecd, Way: w.way, Keys: stage.KeysSoftHSM,
 		Configure: func(domain string, c *stage.PecdConfig) {
 			c.Trust.CRLURLs = []string{w.web.url() + "/ca.crl"}
 			if domain == "beta.example" {
@@ -102,6 +102,9 @@ func newWorld(ctx context.Context, o options) (w *world, err error) {
 	}
 	if w.unlinked != nil {
 		return w, w.unlinked
+	}
+	if err := w.keyInFile(ctx, w.stage.Beta); err != nil {
+		return w, err
 	}
 	if err := w.publish(); err != nil {
 		return w, err
