@@ -121,6 +121,7 @@ func (w *world) report(v verdict, d time.Duration) {
 	for _, k := range slices.Sorted(maps.Keys(kinds)) {
 		fmt.Fprintf(w.log, "  %4d %s\n", kinds[k], k)
 	}
+	fmt.Fprintf(w.log, "requests that met a server of others that was broken: %d for revocation lists, %d for the directory\n", w.lists.requests(), w.index.requests())
 	fmt.Fprintln(w.log, "what the judge counted:")
 	for _, k := range slices.Sorted(maps.Keys(v.Counts)) {
 		fmt.Fprintf(w.log, "  %6d %s\n", v.Counts[k], k)
