@@ -137,16 +137,22 @@ func (w *world) troubles() (list []trouble) {
 		func(context.Context, *rand.Rand) error { return w.clamd.Pause() }, func(context.Context) error { return w.clamd.Resume() }})
 	w.troublesOfPublisher("revocation lists", w.lists, add)
 	w.troublesOfPublisher("directory", w.index, add)
+	w.troublesOfPublisher("time stamps", w.stamps, add)
 	return list
 }
 
 // troublesOfPublisher are what happens to a web server of others.
 func (w *world) troublesOfPublisher(what string, p *publisher, add func(trouble)) {
-	for _, x := range []struct {
+	type way struct {
 		kind   string
 		manner manner
 		hold   time.Duration
-	}{{"refused", failing, 5 * time.Second}, {"away", gone, 5 * time.Second}, {"stalled", silent, 8 * time.Second}} {
+	}
+	ways := []way{{"refused", failing, 5 * time.Second}, {"away", gone, 5 * time.Second}, {"stalled", silent, 8 * time.Second}}
+	if p.garbage != nil {
+		ways = append(ways, way{"garbled", garbled, 5 * time.Second})
+	}
+	for _, x := range ways {
 		add(trouble{what + " " + x.kind, what, 2, x.hold,
 			func(context.Context, *rand.Rand) error { p.set(x.manner); return w.readAgain() },
 			func(context.Context) error { p.set(well); return nil }})

@@ -25,6 +25,7 @@ const (
 	failing        // says 503
 	gone           // drops the connection
 	silent         // answers when it is mended, if the client still waits
+	garbled        // answers with what is none
 )
 
 // A publisher is a web server of others that pecd asks, and that can be broken.
@@ -32,7 +33,9 @@ type publisher struct {
 	l      net.Listener
 	server *http.Server
 	answer http.Handler // while all is well
-	ended  sync.WaitGroup
+	// garbage is the nth of what is sent in place of genuine answers.
+	garbage func(n int) []byte
+	ended   sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows
 	manner  manner
@@ -80,7 +83,7 @@ func (p *publisher) set(m manner) {
 // ServeHTTP implements http.Handler.
 func (p *publisher) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
-	m, changed := p.manner, p.changed
+	m, changed, n := p.manner, p.changed, p.met
 	if m != well {
 		p.met++
 	}
@@ -97,6 +100,9 @@ func (p *publisher) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		}
+	case garbled:
+		_, _ = rw.Write(p.garbage(n)) // a client that has gone comes again
+		return
 	}
 	p.answer.ServeHTTP(rw, r)
 }

@@ -31,6 +31,7 @@ type world struct {
 	links  []*link
 	lists  *publisher // of revocation lists
 	index  *publisher // of the directory
+	stamps *publisher // of time stamps
 	disks  []string   // mounted
 	oracle string
 	// unlinked is why a link could not be made.
@@ -83,9 +84,13 @@ func newWorld(ctx context.Context, o options) (w *world, err error) {
 	if w.clamd, err = clamdtest.Start(ctx, clamdDir); err != nil {
 		return w, err
 	}
+	if err := w.startStamper(); err != nil {
+		return w, err
+	}
 	w.stage, err = stage.New(ctx, stage.Options{
 		Dir: filepath.Join(w.dir, "stage"), PecdBinary: pecd, Way: w.way, Keys: stage.KeysSoftHSM,
 		Configure: func(domain string, c *stage.PecdConfig) {
+			w.sealBy(c)
 			if domain == "beta.example" {
 				c.Plugins = append(c.Plugins, stage.PluginConfig{Path: plugin, Settings: map[string]any{"socket": w.clamd.Unix}})
 			}
@@ -160,7 +165,7 @@ func (w *world) close() error {
 	if w.clamd != nil {
 		errs = append(errs, w.clamd.Stop())
 	}
-	for _, p := range []*publisher{w.lists, w.index} {
+	for _, p := range []*publisher{w.lists, w.index, w.stamps} {
 		if p != nil {
 			errs = append(errs, p.close())
 		}
@@ -220,7 +225,7 @@ func (w *world) busy(ctx context.Context) (string, error) {
 		}
 	}
 	for _, p := range w.stage.Providers() {
-		db, err := sql.Open("sqlite3", "file:"+filepath.Join(p.Pecd.Config.Store.Path, "pecd.db")+"?mode=ro&_busy_timeout=5000")
+		db, err := openRegister(p)
 		if err != nil {
 			return "a register", err
 		}
@@ -234,4 +239,9 @@ func (w *world) busy(ctx context.Context) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// openRegister opens a provider's database for reading, beside its pecd.
+func openRegister(p *stage.Provider) (*sql.DB, error) {
+	return sql.Open("sqlite3", "file:"+filepath.Join(p.Pecd.Config.Store.Path, "pecd.db")+"?mode=ro&_busy_timeout=5000")
 }
