@@ -126,6 +126,7 @@ func (w *world) troubles() (list []trouble) {
 	for _, p := range w.stage.Providers() {
 		w.troublesOf(p, add)
 	}
+	w.troublesOfToken(w.stage.Alfa, add)
 	for _, l := range w.links {
 		add(trouble{"link cut", "link " + l.addr(), 6, 4 * time.Second,
 			func(context.Context, *rand.Rand) error { l.set(true); return nil }, func(context.Context) error { l.set(false); return nil }})
@@ -134,18 +135,37 @@ func (w *world) troubles() (list []trouble) {
 		func(context.Context, *rand.Rand) error { return w.clamd.Kill() }, w.clamd.Restart})
 	add(trouble{"clamd stopped", "clamd", 4, 6 * time.Second,
 		func(context.Context, *rand.Rand) error { return w.clamd.Pause() }, func(context.Context) error { return w.clamd.Resume() }})
-	add(trouble{"publications away", "web", 3, 5 * time.Second,
-		func(context.Context, *rand.Rand) error { w.web.set(true); return nil }, func(context.Context) error { w.web.set(false); return nil }})
+	w.troublesOfPublisher("revocation lists", w.lists, add)
+	w.troublesOfPublisher("directory", w.index, add)
+	w.troublesOfPublisher("time stamps", w.stamps, add)
 	return list
+}
+
+// troublesOfPublisher are what happens to a web server of others.
+func (w *world) troublesOfPublisher(what string, p *publisher, add func(trouble)) {
+	type way struct {
+		kind   string
+		manner manner
+		hold   time.Duration
+	}
+	ways := []way{{"refused", failing, 5 * time.Second}, {"away", gone, 5 * time.Second}, {"stalled", silent, 8 * time.Second}}
+	if p.garbage != nil {
+		ways = append(ways, way{"garbled", garbled, 5 * time.Second})
+	}
+	for _, x := range ways {
+		add(trouble{what + " " + x.kind, what, 2, x.hold,
+			func(context.Context, *rand.Rand) error { p.set(x.manner); return w.readAgain() },
+			func(context.Context) error { p.set(well); return nil }})
+	}
 }
 
 func (w *world) troublesOf(p *stage.Provider, add func(trouble)) {
 	pecd, postfix, dovecot := "pecd "+p.Label, "Postfix "+p.Label, "Dovecot "+p.Label
-	kill := func(context.Context, *rand.Rand) error { return p.Pecd.Kill() }
+	kill := func(context.Context, *rand.Rand) error { w.down.Store(p, true); return p.Pecd.Kill() }
 	start := func(ctx context.Context) error { return w.startAgain(ctx, p) }
 	m := &p.MailServer
 	add(trouble{"pecd killed", pecd, 14, time.Second, kill, start})
-	add(trouble{"pecd restarted", pecd, 4, 0, func(ctx context.Context, _ *rand.Rand) error { return p.Pecd.Stop(ctx) }, start})
+	add(trouble{"pecd restarted", pecd, 4, 0, func(ctx context.Context, _ *rand.Rand) error { w.down.Store(p, true); return p.Pecd.Stop(ctx) }, start})
 	add(trouble{"pecd stopped", pecd, 6, 4 * time.Second,
 		func(context.Context, *rand.Rand) error { return p.Pecd.Signal(syscall.SIGSTOP) },
 		func(context.Context) error { return p.Pecd.Signal(syscall.SIGCONT) }})
@@ -210,6 +230,7 @@ func (w *world) troublesOf(p *stage.Provider, add func(trouble)) {
 
 // startAgain starts pecd until it runs: its disk may be full still.
 func (w *world) startAgain(ctx context.Context, p *stage.Provider) error {
+	defer w.down.Delete(p)
 	return w.again(ctx, func() error { return p.Pecd.Start(ctx) })
 }
 

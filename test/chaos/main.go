@@ -1,9 +1,9 @@
 // Command chaos puts two providers under load and breaks what is around them and
 // they themselves, at random moments from a printed seed: programs are killed,
 // stopped and restarted, the link between them is cut, disks fill up, syncs and
-// writes fail, what others publish goes away, the clock jumps. Then all is mended,
-// and a judge that shares no code with pecd (oracle.py) reads every mailbox and
-// both registers. It needs root, as the demo does.
+// writes fail, the hardware module and the servers of others go away, the clock
+// jumps. Then all is mended, and a judge that shares no code with pecd (oracle.py)
+// reads every mailbox and both registers. It needs root, as the demo does.
 package main
 
 import (

@@ -66,6 +66,9 @@ func run(ctx context.Context, o options) (v verdict, err error) {
 	if err := w.rest(ctx); err != nil {
 		return v, err
 	}
+	if err := w.witnessed(ctx); err != nil {
+		return v, err
+	}
 	judge := func(lies ...string) (verdict, error) { return w.judge(ctx, lies...) }
 	if v, err = judge(); err != nil {
 		return v, err
@@ -121,6 +124,8 @@ func (w *world) report(v verdict, d time.Duration) {
 	for _, k := range slices.Sorted(maps.Keys(kinds)) {
 		fmt.Fprintf(w.log, "  %4d %s\n", kinds[k], k)
 	}
+	fmt.Fprintf(w.log, "requests that met a server of others that was broken: %d for revocation lists, %d for the directory, %d for time stamps\n",
+		w.lists.requests(), w.index.requests(), w.stamps.requests())
 	fmt.Fprintln(w.log, "what the judge counted:")
 	for _, k := range slices.Sorted(maps.Keys(v.Counts)) {
 		fmt.Fprintf(w.log, "  %6d %s\n", v.Counts[k], k)

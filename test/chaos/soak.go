@@ -119,22 +119,9 @@ func typicalOf(list []sample, of func(sample) float64) float64 {
 
 // take reads a provider's own figures and looks at its store.
 func take(ctx context.Context, p *stage.Provider) (s sample, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Pecd.Config.Metrics.Listen+"/metrics", nil)
-	if err != nil {
-		return s, err
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return s, err
-	}
-	defer res.Body.Close()
-	into := map[string]*float64{"go_goroutines": &s.goroutines, "process_open_fds": &s.descriptors, "process_resident_memory_bytes": &s.memory}
-	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
-		name, value, _ := strings.Cut(lines.Text(), " ")
-		if to := into[name]; to != nil {
-			if *to, err = strconv.ParseFloat(value, 64); err != nil {
-				return s, err
-			}
+	for name, into := range map[string]*float64{"go_goroutines": &s.goroutines, "process_open_fds": &s.descriptors, "process_resident_memory_bytes": &s.memory} {
+		if *into, err = figure(ctx, p, name); err != nil {
+			return s, err
 		}
 	}
 	store := p.Pecd.Config.Store.Path
@@ -144,4 +131,26 @@ func take(ctx context.Context, p *stage.Provider) (s sample, err error) {
 	files, err := filepath.Glob(filepath.Join(store, "bodies", "*"))
 	s.files = float64(len(files))
 	return s, err
+}
+
+// figure is what pecd itself says under a name, whatever its labels; 0 if nothing.
+func figure(ctx context.Context, p *stage.Provider, name string) (float64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Pecd.Config.Metrics.Listen+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	lines := bufio.NewScanner(res.Body)
+	for lines.Scan() {
+		// Labels may hold spaces; the value is behind the last.
+		line := lines.Text()
+		if label, _, _ := strings.Cut(line, "{"); label == name || strings.HasPrefix(line, name+" ") {
+			return strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
+		}
+	}
+	return 0, lines.Err()
 }

@@ -2,14 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/x509"
 	"database/sql"
 	"errors"
 	"fmt"
-	"math/big"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,12 +29,16 @@ type world struct {
 	stage  *stage.Stage
 	clamd  *clamdtest.Clamd
 	links  []*link
-	web    *publisher
-	disks  []string // mounted
+	lists  *publisher // of revocation lists
+	index  *publisher // of the directory
+	stamps *publisher // of time stamps
+	disks  []string   // mounted
 	oracle string
 	// unlinked is why a link could not be made.
 	unlinked error
 	until    time.Time // when a soak ends; zero: the number of messages ends the load
+
+	down sync.Map // providers whose pecd was ended and does not run again yet
 
 	broken atomic.Int64 // faults that are over
 	putOff atomic.Int64 // attempts that a client had to repeat
@@ -85,13 +84,13 @@ func newWorld(ctx context.Context, o options) (w *world, err error) {
 	if w.clamd, err = clamdtest.Start(ctx, clamdDir); err != nil {
 		return w, err
 	}
-	if w.web, err = newPublisher(); err != nil {
+	if err := w.startStamper(); err != nil {
 		return w, err
 	}
 	w.stage, err = stage.New(ctx, stage.Options{
-		Dir: filepath.Join(w.dir, "stage"), PecdBinary: pecd, Way: w.way,
+		Dir: filepath.Join(w.dir, "stage"), PecdBinary: pecd, Way: w.way, Keys: stage.KeysSoftHSM,
 		Configure: func(domain string, c *stage.PecdConfig) {
-			c.Trust.CRLURLs = []string{w.web.url() + "/ca.crl"}
+			w.sealBy(c)
 			if domain == "beta.example" {
 				c.Plugins = append(c.Plugins, stage.PluginConfig{Path: plugin, Settings: map[string]any{"socket": w.clamd.Unix}})
 			}
@@ -103,10 +102,16 @@ func newWorld(ctx context.Context, o options) (w *world, err error) {
 	if w.unlinked != nil {
 		return w, w.unlinked
 	}
-	if err := w.publish(); err != nil {
+	if err := w.keyInFile(ctx, w.stage.Beta); err != nil {
+		return w, err
+	}
+	if err := w.startPublishers(); err != nil {
 		return w, err
 	}
 	for _, p := range w.stage.Providers() {
+		if err := w.relyOn(p); err != nil {
+			return w, err
+		}
 		store := p.Pecd.Config.Store.Path
 		if err := syscall.Mount("tmpfs", store, "tmpfs", 0, "mode=0700,size="+storeDisk); err != nil {
 			return w, fmt.Errorf("a file system for %s: %w", store, err)
@@ -160,8 +165,10 @@ func (w *world) close() error {
 	if w.clamd != nil {
 		errs = append(errs, w.clamd.Stop())
 	}
-	if w.web != nil {
-		errs = append(errs, w.web.close())
+	for _, p := range []*publisher{w.lists, w.index, w.stamps} {
+		if p != nil {
+			errs = append(errs, p.close())
+		}
 	}
 	for _, l := range w.links {
 		l.close()
@@ -218,7 +225,7 @@ func (w *world) busy(ctx context.Context) (string, error) {
 		}
 	}
 	for _, p := range w.stage.Providers() {
-		db, err := sql.Open("sqlite3", "file:"+filepath.Join(p.Pecd.Config.Store.Path, "pecd.db")+"?mode=ro&_busy_timeout=5000")
+		db, err := openRegister(p)
 		if err != nil {
 			return "a register", err
 		}
@@ -234,67 +241,7 @@ func (w *world) busy(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// A publisher serves what authorities publish, and can be away.
-type publisher struct {
-	l      net.Listener
-	server *http.Server
-	mu     sync.Mutex
-	crl    []byte
-	away   bool
-	ended  sync.WaitGroup
-}
-
-func newPublisher() (*publisher, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	p := &publisher{l: l}
-	p.server = &http.Server{Handler: p, ReadHeaderTimeout: 10 * time.Second}
-	p.ended.Add(1)
-	go func() { defer p.ended.Done(); _ = p.server.Serve(l) }()
-	return p, nil
-}
-
-func (p *publisher) url() string { return "http://" + p.l.Addr().String() }
-
-func (p *publisher) close() error {
-	err := p.server.Close()
-	p.ended.Wait()
-	return err
-}
-
-func (p *publisher) set(away bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.away = away
-}
-
-// ServeHTTP implements http.Handler.
-func (p *publisher) ServeHTTP(rw http.ResponseWriter, _ *http.Request) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.away {
-		http.Error(rw, "away", http.StatusServiceUnavailable)
-		return
-	}
-	_, _ = rw.Write(p.crl) // a client that has gone comes again
-}
-
-// publish makes the list of revoked certificates: there are none.
-func (w *world) publish() error {
-	ca, err := w.stage.Authority()
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: now.Add(-24 * time.Hour),
-		NextUpdate: now.Add(10 * 24 * time.Hour)}, ca.Certificate, ca.Key)
-	if err != nil {
-		return err
-	}
-	w.web.mu.Lock()
-	defer w.web.mu.Unlock()
-	w.web.crl = der
-	return nil
+// openRegister opens a provider's database for reading, beside its pecd.
+func openRegister(p *stage.Provider) (*sql.DB, error) {
+	return sql.Open("sqlite3", "file:"+filepath.Join(p.Pecd.Config.Store.Path, "pecd.db")+"?mode=ro&_busy_timeout=5000")
 }
