@@ -12,15 +12,16 @@ import (
 )
 
 // bounced deals with a notification about a message of ours: notices follow for
-// certified recipients, and about an ordinary one the user gets it himself.
+// certified recipients; about an ordinary one, and about an envelope that ordinary
+// recipients got too, the user gets it himself.
 func (a *arrival) bounced(ctx context.Context, c choice) error {
 	b := a.bounce
 	a.log.Info("notification about a message of ours", "id", b.Identifier, "failed", len(b.Failed))
-	ordinary, err := a.office.clerk.Bounced(ctx, b)
+	visible, err := a.office.clerk.Bounced(ctx, b)
 	if err != nil {
 		return err
 	}
-	if !ordinary {
+	if !visible {
 		a.settle(c, statusDone)
 		return nil
 	}

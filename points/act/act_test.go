@@ -69,15 +69,18 @@ func (d *desk) spool(t *testing.T, raw []byte) (*message.Message, logstore.Body)
 }
 
 // accept submits original and returns what went into the outbox.
-func (d *desk) accept(t *testing.T) (pec.Identifier, []logstore.Outgoing) {
+func (d *desk) accept(t *testing.T, to ...pec.Address) (pec.Identifier, []logstore.Outgoing) {
 	t.Helper()
+	if len(to) == 0 {
+		to = []pec.Address{"bob@beta.example", "mario@ordinary.example", "bruna@beta.example"}
+	}
 	m, _ := d.spool(t, []byte(original))
 	facts, err := message.ScanContent(message.Text([]byte(original)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	sub := access.Submission{Login: "alice@alfa.example", Sender: "alice@alfa.example", SenderOurs: true,
-		Recipients: d.classified("bob@beta.example", "mario@ordinary.example", "bruna@beta.example"), Message: m, Facts: facts}
+		Recipients: d.classified(to...), Message: m, Facts: facts}
 	if o := decide(t, sub); o.Verdict != points.Accept {
 		t.Fatal(o.Reasons)
 	}

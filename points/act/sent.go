@@ -8,6 +8,7 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,9 +101,13 @@ func (c *Clerk) sent(ctx context.Context, id pec.Identifier) (ev pec.Event, ok b
 
 // Bounced issues a non-delivery notice for each certified recipient whom the
 // envelope did not reach (RFC 6109, 3.3.3), unless something else is certified
-// about him already. It returns whether an ordinary recipient is among those not
-// reached: the sender must see the notification itself then.
-func (c *Clerk) Bounced(ctx context.Context, b reception.Bounce) (ordinary bool, err error) {
+// about him already. It returns whether the sender must see the notification
+// itself: it is about an ordinary recipient, or does not count.
+//
+// It does not count about an envelope that also went to ordinary recipients: their
+// servers have seen its ENVID and are bound by nothing, so any of them could make
+// us certify what did not happen. The timeouts of RFC 6109, 3.1.6 tell the sender.
+func (c *Clerk) Bounced(ctx context.Context, b reception.Bounce) (visible bool, err error) {
 	ev, ok, err := c.sent(ctx, b.Identifier)
 	if err != nil || !ok {
 		return false, err
@@ -113,10 +118,11 @@ func (c *Clerk) Bounced(ctx context.Context, b reception.Bounce) (ordinary bool,
 	}
 	ev.At, ev.Provider = c.instant(), c.Issuer.Name
 	tx := logstore.Tx{At: ev.At, Acts: []logstore.Act{{Entry: bounceEntry(ev)}}}
+	shared := slices.ContainsFunc(ev.Recipients, func(r pec.Recipient) bool { return r.Type != pec.Certified })
 	for _, f := range b.Failed {
 		r, ok := f.Of(ev.Recipients)
-		ordinary = ordinary || ok && r.Type == pec.External
-		if !ok || r.Type != pec.Certified || !waiting(ledger, r.Address) {
+		visible = visible || ok && shared
+		if !ok || shared || !waiting(ledger, r.Address) {
 			continue
 		}
 		a, err := c.failure(ev, r.Address, f)
@@ -126,7 +132,7 @@ func (c *Clerk) Bounced(ctx context.Context, b reception.Bounce) (ordinary bool,
 		tx.Acts = append(tx.Acts, a)
 	}
 	_, err = c.Store.Commit(ctx, tx)
-	return ordinary, err
+	return visible, err
 }
 
 // failure is the act of issuing the notice of f about rcpt.

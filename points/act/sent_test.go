@@ -59,7 +59,7 @@ func TestBounced(t *testing.T) {
 	w := pointstest.New(t)
 	d := newDesk(t, w, w.Alfa)
 	d.Secret = []byte("secret")
-	id, out := d.accept(t)
+	id, out := d.accept(t, "bob@beta.example", "bruna@beta.example")
 	envid := d.EnvelopeID(id)
 	if out[0].EnvelopeID != envid || out[1].EnvelopeID == envid {
 		t.Errorf("ENVIDs %q and %q, want %q on the envelope only", out[0].EnvelopeID, out[1].EnvelopeID, envid)
@@ -83,22 +83,38 @@ func TestBounced(t *testing.T) {
 		t.Fatalf("%v %+v", ok, b)
 	}
 	for range 2 {
-		if ordinary, err := d.Bounced(ctx, b); err != nil || ordinary {
-			t.Errorf("ordinary %v, %v", ordinary, err)
+		if visible, err := d.Bounced(ctx, b); err != nil || visible {
+			t.Errorf("visible %v, %v", visible, err)
 		}
 	}
 	if n := d.kinds(t); n[pec.KindNonDelivery] != 1 {
 		t.Errorf("issued %v, want one notice", n)
 	}
-	b, _ = reception.ReadBounce(bounce(envid, string(id), "mario@ordinary.example failed"), "", d.Owner)
-	if ordinary, err := d.Bounced(ctx, b); err != nil || !ordinary {
-		t.Errorf("an ordinary recipient: %v, %v", ordinary, err)
-	}
-	if n := d.kinds(t); n[pec.KindNonDelivery] != 1 {
-		t.Errorf("issued %v for an ordinary recipient", n)
-	}
 	ledger, err := d.store.Awaited(ctx, id)
 	if err != nil || ledger[0].Outcome != pec.KindNonDelivery || ledger[1].Outcome != "" {
+		t.Errorf("ledger %+v, %v", ledger, err)
+	}
+}
+
+// An ordinary recipient's server has the ENVID of the envelope and could say what it
+// likes about the certified ones: the sender sees it, and nothing is certified.
+func TestBouncedShared(t *testing.T) {
+	ctx := context.Background()
+	w := pointstest.New(t)
+	d := newDesk(t, w, w.Alfa)
+	d.Secret = []byte("secret")
+	id, _ := d.accept(t)
+	for _, failed := range []string{"bob@beta.example failed", "mario@ordinary.example failed"} {
+		b, ok := reception.ReadBounce(bounce(d.EnvelopeID(id), string(id), failed), "", d.Owner)
+		if visible, err := d.Bounced(ctx, b); !ok || err != nil || !visible {
+			t.Errorf("%s: recognised %v, visible %v, %v", failed, ok, visible, err)
+		}
+	}
+	if n := d.kinds(t); n[pec.KindNonDelivery] != 0 {
+		t.Errorf("issued %v on the word of somebody who is no provider", n)
+	}
+	ledger, err := d.store.Awaited(ctx, id)
+	if err != nil || ledger[0].Outcome != "" || ledger[1].Outcome != "" {
 		t.Errorf("ledger %+v, %v", ledger, err)
 	}
 }

@@ -127,7 +127,7 @@ func published(content func() ([]byte, error)) http.Handler {
 }
 
 // startPublishers starts the servers of revocation lists and of the directory. The
-// one of the directory speaks TLS and asks who comes, as the real one does.
+// one of the directory speaks TLS and takes a client certificate, but demands none.
 func (w *world) startPublishers() (err error) {
 	crl, err := w.revoked()
 	if err != nil {
