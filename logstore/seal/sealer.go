@@ -140,11 +140,10 @@ func (s *Sealer) look(ctx context.Context) {
 		return
 	}
 	last, err := s.last(ctx)
-	switch {
-	case errors.Is(err, ErrUnsound):
-		return // the attempt that follows says so
-	case err != nil:
-		last = Seal{} // as far as can be seen nothing is sealed
+	if err != nil {
+		// As far as can be seen nothing is sealed, also if a seal is unsound: days are
+		// late then, and the attempt that follows says why.
+		last = Seal{}
 	}
 	if day, err := s.next(ctx, last); err == nil {
 		s.reached(last, day)

@@ -158,7 +158,8 @@ func (w *Watch) Attest(ctx context.Context) error {
 		}
 		return err
 	}
-	if link.Seq == 0 {
+	if link.Seq == 0 { // nothing to hear of, and the folder can be made (again)
+		w.clear()
 		return nil
 	}
 	h := HeadOf(link)
@@ -193,6 +194,15 @@ func (w *Watch) note(i int, r *Record, err error) {
 	st := &w.status[i]
 	if st.Err = err; err == nil {
 		st.Head, st.Attested = r.Head, r.Attested
+	}
+}
+
+// clear takes back what earlier attempts complained of.
+func (w *Watch) clear() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range w.status {
+		w.status[i].Err = nil
 	}
 }
 

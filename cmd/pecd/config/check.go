@@ -328,7 +328,7 @@ func (c *Config) checkTrust(bad func(key, why, fix string)) {
 }
 
 func (c *Config) checkValues(bad func(key, why, fix string)) {
-	if _, err := time.LoadLocation(c.Provider.Timezone); err != nil {
+	if _, err := time.LoadLocation(c.Provider.Timezone); err != nil || c.Provider.Timezone == "Local" {
 		bad("provider.timezone", "unknown time zone "+strconv.Quote(c.Provider.Timezone), `write for example "Europe/Rome"`)
 	}
 	if strings.ContainsAny(c.Provider.Domain, "@ ") {

@@ -91,6 +91,7 @@ func TestBad(t *testing.T) {
 		"notice size":      {"[access]", "[access]\nnotice_size = 40000000", ":12: access.notice_size", "max_size"},
 		"mode":             {"[access]", "[access]\nsocket_mode = \"rw\"", ":12: access.socket_mode", "octal"},
 		"timezone":         {"[signer]", "timezone = \"Mars\"\n[signer]", ":4: provider.timezone", "Europe/Rome"},
+		"machine's zone":   {"[signer]", "timezone = \"Local\"\n[signer]", ":4: provider.timezone", "Europe/Rome"},
 		"domain":           {`"alfa.example"`, `"x@alfa.example"`, ":3: provider.domain", "follows the @"},
 		"reception size":   {"[reception]", "[reception]\nmax_size = 1000", ":14: reception.max_size", "smaller"},
 		"connections":      {"[courier]", "[courier]\nconnections = 100", ":18: courier.connections", "64"},
