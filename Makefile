@@ -19,6 +19,7 @@
 #   make demo-down  stop and remove them
 #   make packages   .deb and .rpm in dist; ARCH=arm64 for another architecture
 #   make soak       mixed messages for SOAK=30m; nothing that is held may grow; needs root
+#   make lint       staticcheck
 #   make fmt        format the Go files
 #   make clean      remove what was built, and the demo
 
@@ -35,7 +36,7 @@ DEMO     = $(SUDO) bin/demo -dir .demo -pecd bin/pecd $(if $(KEYS),-keys $(KEYS)
 SUDO     = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: packages for-packages
-.PHONY: build test test-sendmail test-outside test-install race fuzz bench chaos soak fmt demo demo-up demo-down clean bin/pecd bin/demo
+.PHONY: build test test-sendmail test-outside test-install race fuzz bench chaos soak lint fmt demo demo-up demo-down clean bin/pecd bin/demo
 .PHONY: for-build for-demo for-softhsm for-sendmail for-test for-install for-bench as-root
 .NOTPARALLEL:
 
@@ -86,6 +87,10 @@ chaos: as-root for-test
 
 soak: as-root for-test
 	$(GO) run ./test/chaos -soak $(or $(SOAK),30m) -senders 4
+
+# What it finds and vet does not. Errors may begin with a proper name.
+lint: for-build
+	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.7.0 -checks inherit,-ST1005 ./...
 
 fmt: for-build
 	$(GO) fmt ./...

@@ -55,7 +55,7 @@ func (c *content) lineStart() error {
 func (c *content) rest() ([]byte, error) {
 	b, err := c.r.Peek(1)
 	if err == nil && b[0] == '\r' { // the start of a line end?
-		b, err = c.r.Peek(2)
+		_, err = c.r.Peek(2)
 	}
 	if err != nil {
 		return nil, cutShort(err)

@@ -73,8 +73,8 @@ func testBodyUsedAgain(b *bench) {
 
 func testBodyFromOutbox(b *bench) {
 	for _, size := range []int{1000, 300_000} {
-		ev, _ := b.access(size, "bob@beta.example")
-		ev = b.NewEvent(b, "carla@beta.example")
+		b.access(size, "bob@beta.example")
+		ev := b.NewEvent(b, "carla@beta.example")
 		for _, m := range b.outgoing(At) {
 			if m.Kind != pec.KindTransport {
 				continue

@@ -27,7 +27,7 @@ type table struct {
 	Within  Duration
 	Inner   struct{ Depth int }
 	Ignored string `json:"-"`
-	private string
+	private string //lint:ignore U1000 Decode must pass over it
 }
 
 func TestDecode(t *testing.T) {
