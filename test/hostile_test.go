@@ -293,8 +293,8 @@ func TestHostileCrowd(t *testing.T) {
 // strangers are there, and while they are not, in rounds that follow one another,
 // so that other load on the machine hits both. A quarter of the strangers is idle, a
 // quarter in the middle of a packet or a line, a quarter in the middle of a message,
-// a quarter sends an octet each 50 ms; with "garbage" there are fifty
-// connections a second to each of the doors beside them that throw nonsense.
+// a quarter sends an octet a second ("20 octets": each 50 ms); with "garbage=N" there
+// are N connections a second to two of the doors beside them that throw nonsense.
 //
 //	ms        median time of one message, without strangers
 //	ratio     median time with strangers to that without

@@ -11,9 +11,8 @@ import (
 	"go.yaml.in/yaml/v2"
 )
 
-// exported are the names of all figures that the daemon can show.
-func exported(t *testing.T) map[string]bool {
-	t.Helper()
+// described are all figures that the daemon can show, as Prometheus writes them.
+func described() (list []string) {
 	d := &daemon{metrics: newMetrics(nil)}
 	d.health = d.newHealth()
 	ch := make(chan *prometheus.Desc)
@@ -23,9 +22,18 @@ func exported(t *testing.T) map[string]bool {
 			c.Describe(ch)
 		}
 	}()
-	names, fqName := map[string]bool{}, regexp.MustCompile(`fqName: "([a-z_]+)"`)
 	for desc := range ch {
-		m := fqName.FindStringSubmatch(desc.String())
+		list = append(list, desc.String())
+	}
+	return list
+}
+
+// exported are the names of these figures.
+func exported(t *testing.T) map[string]bool {
+	t.Helper()
+	names, fqName := map[string]bool{}, regexp.MustCompile(`fqName: "([a-z_]+)"`)
+	for _, desc := range described() {
+		m := fqName.FindStringSubmatch(desc)
 		if m == nil {
 			continue // those of the Go collector have expressions
 		}

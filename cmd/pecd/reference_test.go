@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/alecthomas/kong"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 var update = flag.Bool("update", false, "write docs/reference.md anew")
@@ -72,18 +71,9 @@ func reference(t *testing.T) string {
 
 // figures are the rows about pecd's own figures.
 func figures() (rows []string) {
-	d := &daemon{metrics: newMetrics(nil)}
-	d.health = d.newHealth()
-	ch := make(chan *prometheus.Desc)
-	go func() {
-		defer close(ch)
-		for _, c := range append(d.collectors(), d.metrics.collectors()...) {
-			c.Describe(ch)
-		}
-	}()
 	parts := regexp.MustCompile(`fqName: "(pecd_[a-z_]+)", help: "([^"]*)".*variableLabels: \{([^}]*)\}`)
-	for desc := range ch {
-		if m := parts.FindStringSubmatch(desc.String()); m != nil {
+	for _, desc := range described() {
+		if m := parts.FindStringSubmatch(desc); m != nil {
 			rows = append(rows, fmt.Sprintf("| `%s` | %s | %s |\n", m[1], m[3], m[2]))
 		}
 	}
