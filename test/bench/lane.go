@@ -62,7 +62,7 @@ func newLane(ctx context.Context, dir, name string, change func(*stage.Options))
 	if err := l.stage.StopMTA(ctx, &l.stage.Ordinary.MailServer); err != nil {
 		return nil, err
 	}
-	if l.sink, err = listenSink(l.stage.Ordinary.SMTP); err != nil {
+	if l.sink, err = listenSink(ctx, l.stage.Ordinary.SMTP); err != nil {
 		return nil, err
 	}
 	l.usage, err = watch(l.masters())

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -18,8 +20,15 @@ type sink struct {
 	ended  sync.WaitGroup
 }
 
-func listenSink(addr string) (*sink, error) {
+// listenSink listens at addr as soon as those who had it have let go of it: the
+// children of a Postfix that was stopped hold it a little longer than their master.
+func listenSink(ctx context.Context, addr string) (*sink, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
 	l, err := net.Listen("tcp", addr)
+	for errors.Is(err, syscall.EADDRINUSE) && pause(ctx, 50*time.Millisecond) {
+		l, err = net.Listen("tcp", addr)
+	}
 	if err != nil {
 		return nil, err
 	}
