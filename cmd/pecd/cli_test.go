@@ -231,6 +231,10 @@ func TestConfigCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	replace := func(old, new string) []byte { return bytes.Replace(good, []byte(old), []byte(new), 1) }
+	strange := s.write(t, "group.toml", replace("[access]", "[access]\nsocket_group = \"nobodys-group\""))
+	if code, _, errs := pecd("config", "check", "--config", strange); code != 0 || !strings.Contains(errs, `access.socket_group: this machine has no group "nobodys-group"`) {
+		t.Errorf("a group that does not exist: exit %d, %q", code, errs)
+	}
 	openKey := s.write(t, "open.key", nil)
 	key, err := os.ReadFile(s.Alfa.Identity.KeyFile)
 	if err != nil {
