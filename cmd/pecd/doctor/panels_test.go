@@ -148,9 +148,9 @@ var hostings = []struct {
 			postconf(t, dir, "-e", "transport_maps=inline:{ { alfa.example = dovecot } }, "+value(t, dir, "transport_maps"))
 		}, words: []string{"mail for alfa.example goes to dovecot"}, ids: []string{"route"}},
 		{name: "a mailbox gets a transport in the panel", do: func(t *testing.T, dir string, _ func(string) string) {
-			postconf(t, dir, "-e", "transport_maps="+value(t, dir, "transport_maps")+", inline:{ { anna@alfa.example = dovecot } }")
+			postconf(t, dir, "-e", "transport_maps=inline:{ { anna@alfa.example = dovecot } }, "+value(t, dir, "transport_maps"))
 		}, words: []string{"mail for anna@alfa.example goes to dovecot"}, ids: []string{"route-user"}},
-		{name: "a table of the panel's with weak TLS, before ours", do: func(t *testing.T, dir string, _ func(string) string) {
+		{name: "weak TLS of the panel before ours", do: func(t *testing.T, dir string, _ func(string) string) {
 			postconf(t, dir, "-e", "smtp_tls_policy_maps=inline:{ { beta.example = may } }, "+value(t, dir, "smtp_tls_policy_maps"))
 		}, words: []string{"beta.example (may)"}, ids: []string{"tls-policy"}},
 	}},
