@@ -179,6 +179,42 @@ func TestWrongUse(t *testing.T) {
 	}
 }
 
+// TestSays: an error names what it is about and what mends it.
+func TestSays(t *testing.T) {
+	s := newSite(t)
+	tests := map[string]struct {
+		args []string
+		code int
+		says []string
+	}{
+		"a flag is missing":   {[]string{"backup"}, 2, []string{"see: pecd backup --help"}},
+		"an unknown flag":     {[]string{"log", "search", "--sinze", "x"}, 2, []string{"see: pecd log search --help"}},
+		"no such command":     {[]string{"docto"}, 2, []string{`did you mean "doctor"`, "see: pecd --help"}},
+		"no daemon":           {[]string{"plugin", "list", "--config", s.config}, 1, []string{"does not run", "fix: systemctl start pecd"}},
+		"no such Postfix":     {[]string{"setup", "postfix", "--config", s.config, "--postfix-config-dir", "/nonexistent"}, 1, []string{"/nonexistent", "fix:", "--postfix-config-dir"}},
+		"no register":         {[]string{"log", "search", "--store", filepath.Join(s.dir, "none")}, 1, []string{"none/pecd.db", "fix: there is no register yet"}},
+		"not a domain":        {[]string{"quickstart", "exa_mple", "--dry-run"}, 2, []string{`pecd: wrong use: "exa_mple" is not a domain`}},
+		"days are not sealed": {[]string{"log", "seal", "--config", s.config}, 78, []string{s.config + ": seal.tsa:", "fix: name an authority"}},
+		"no credentials":      {[]string{"doctor", "--config", s.config, "--no-dns", "--canary", "/nonexistent"}, 1, []string{"/nonexistent", "mode 0600"}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			code, _, errs := pecd(tt.args...)
+			if code != tt.code {
+				t.Errorf("exit %d, want %d", code, tt.code)
+			}
+			for _, want := range tt.says {
+				if !strings.Contains(errs, want) {
+					t.Errorf("%q lacks %q", errs, want)
+				}
+			}
+			if strings.Count(errs, "wrong use") > 1 || strings.Contains(errs, "configuration: configuration") {
+				t.Errorf("said twice: %q", errs)
+			}
+		})
+	}
+}
+
 func TestConfigCheck(t *testing.T) {
 	s := newSite(t)
 	if code, out, errs := pecd("config", "check", "--config", s.config); code != 0 || !strings.Contains(out, "good") {
@@ -195,6 +231,10 @@ func TestConfigCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	replace := func(old, new string) []byte { return bytes.Replace(good, []byte(old), []byte(new), 1) }
+	strange := s.write(t, "group.toml", replace("[access]", "[access]\nsocket_group = \"nobodys-group\""))
+	if code, _, errs := pecd("config", "check", "--config", strange); code != 0 || !strings.Contains(errs, `access.socket_group: this machine has no group "nobodys-group"`) {
+		t.Errorf("a group that does not exist: exit %d, %q", code, errs)
+	}
 	openKey := s.write(t, "open.key", nil)
 	key, err := os.ReadFile(s.Alfa.Identity.KeyFile)
 	if err != nil {

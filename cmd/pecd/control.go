@@ -53,6 +53,9 @@ func (d *daemon) serveControl(ctx context.Context, l net.Listener) error {
 		st := d.time.watch.Status()
 		answer(w, d.log, doctor.WatchedClock{Doubt: st.Doubt, Offset: st.Offset, By: st.By})
 	})
+	mux.HandleFunc("GET /evidence", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, d.log, d.proof())
+	})
 	mux.HandleFunc("POST /directory/update", d.updateDirectory)
 	mux.HandleFunc("POST /seal", d.sealNow)
 	mux.HandleFunc("POST /rebuild", d.rebuildNow)

@@ -96,17 +96,19 @@ func showDiagnosis(to io.Writer, d diagnosis) error {
 			return err
 		}
 	}
-	errs := 0
+	count := map[doctor.Severity]int{}
 	for _, f := range d.Findings {
-		if f.Severity == doctor.Error {
-			errs++
-		}
+		count[f.Severity]++
 	}
 	if len(d.Findings) == 0 {
 		_, err := fmt.Fprintln(to, "nothing is wrong")
 		return err
 	}
-	_, err := fmt.Fprintf(to, "%d errors, %d warnings; docs/troubleshooting.md has a section for each\n", errs, len(d.Findings)-errs)
+	advice := ""
+	if n := count[doctor.Advice]; n > 0 {
+		advice = fmt.Sprintf(", %d pieces of advice", n)
+	}
+	_, err := fmt.Fprintf(to, "%d errors, %d warnings%s; docs/troubleshooting.md has a section for each\n", count[doctor.Error], count[doctor.Warning], advice)
 	return err
 }
 

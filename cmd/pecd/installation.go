@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/user"
 	"reflect"
 	"strings"
 	"time"
@@ -159,6 +161,9 @@ func (c *configCheckCmd) Run(ctx context.Context, std streams) (err error) {
 	if err := checkPlugins(ctx, in.config); err != nil {
 		return err
 	}
+	if err := warnOfGroups(in.config, std.err); err != nil {
+		return err
+	}
 	now := time.Now()
 	cert := in.signer.IdentityAt(now).Certificate()
 	for _, t := range in.signer.Terms() {
@@ -173,6 +178,21 @@ func (c *configCheckCmd) Run(ctx context.Context, std streams) (err error) {
 	_, err = fmt.Fprintf(std.out, "%s: good\n  provider     %s\n  issues from  %s\n  certificate  valid until %s\n  directory    %d providers\n  plugins      %d\n",
 		c.Config, in.provider.Name, in.issuer.Address, cert.NotAfter.Format(time.DateOnly), len(in.directory.Providers()), len(in.config.Plugins))
 	return err
+}
+
+// warnOfGroups tells of groups that do not exist here: the daemon would not start.
+func warnOfGroups(c *config.Config, to io.Writer) error {
+	for _, g := range []struct{ key, name string }{{"access", c.Access.SocketGroup}, {"gate", c.Gate.SocketGroup}, {"reception", c.Reception.SocketGroup}} {
+		if g.name == "" {
+			continue
+		}
+		if _, err := user.LookupGroup(g.name); err != nil {
+			if _, err := fmt.Fprintf(to, "warning: %s.socket_group: this machine has no group %q\n  why: pecd does not start, since it could not let the mail server in\n  fix: write the mail server's group, for example \"postfix\"\n", g.key, g.name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // briefHash is the hash function of a name that the configuration has checked.

@@ -7,14 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	_ "time/tzdata" // legal time must not depend on the host's files
 
 	"github.com/alecthomas/kong"
 
 	"pecd/cmd/pecd/config"
+	"pecd/cmd/pecd/setup"
+	"pecd/logstore"
 	"pecd/plugins/conform"
 	"pecd/plugins/host"
 )
@@ -127,10 +131,38 @@ func run(ctx context.Context, args []string, std streams) int {
 	case helped:
 		return 0
 	case err != nil:
-		fmt.Fprintf(std.err, "pecd: %v\n  see: pecd --help\n", err)
+		fmt.Fprintf(std.err, "pecd: %v\n  see: %s --help\n", err, asked(err))
 		return exitUsage
 	}
 	return exitCode(cmd.Run(), std.err)
+}
+
+// asked is the command whose arguments do not fit, as far as it was named.
+func asked(err error) string {
+	var pe *kong.ParseError
+	if errors.As(err, &pe) && pe.Context != nil && pe.Context.Selected() != nil {
+		return pe.Context.Selected().FullPath()
+	}
+	return "pecd"
+}
+
+// mends says what mends an error that many commands can meet; empty where nothing is
+// known, or the error says so itself.
+func mends(err error) string {
+	switch {
+	case strings.Contains(err.Error(), "  fix: "):
+	case errors.Is(err, fs.ErrPermission):
+		return "run this as root, or as the user that runs the daemon (pecd)"
+	case errors.Is(err, setup.ErrExists):
+		return "remove it if it is of no use any more, or name other directories with --dir and --store"
+	case errors.Is(err, errNoDaemon):
+		return "systemctl start pecd; if it does not stay: journalctl -u pecd -n 50"
+	case errors.Is(err, logstore.ErrUnavailable) && errors.Is(err, fs.ErrNotExist):
+		return "there is no register yet: pecd makes it at its first start; store.path of the configuration says where"
+	case errors.Is(err, setup.ErrPostfix):
+		return "see that Postfix is installed, and name its configuration directory with --postfix-config-dir"
+	}
+	return ""
 }
 
 // exitCode prints err, if there is something to say, and gives its exit code.
@@ -142,6 +174,9 @@ func exitCode(err error, to io.Writer) int {
 		return exitNo
 	}
 	fmt.Fprintln(to, "pecd:", err)
+	if fix := mends(err); fix != "" {
+		fmt.Fprintln(to, "  fix:", fix)
+	}
 	switch {
 	case errors.Is(err, config.ErrConfig):
 		return exitConfig

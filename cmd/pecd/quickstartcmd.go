@@ -8,6 +8,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"pecd/cmd/pecd/setup"
@@ -54,7 +55,7 @@ func (c *quickstartCmd) Run(ctx context.Context, std streams) error {
 	}
 	files, err := q.Files(ctx)
 	if errors.Is(err, setup.ErrUsage) {
-		return errors.Join(errUsage, err)
+		return fmt.Errorf("%w: %s", errUsage, strings.TrimPrefix(err.Error(), setup.ErrUsage.Error()+": "))
 	}
 	if err != nil {
 		return err

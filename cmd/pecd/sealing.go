@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"pecd/cmd/pecd/config"
+	"pecd/cmd/pecd/doctor"
 	"pecd/logstore/seal"
 	"pecd/pec"
 	"pecd/signer"
@@ -169,6 +170,30 @@ func (e *evidence) run(ctx context.Context) {
 		e.sealer.Run(ctx)
 	}
 	<-done
+}
+
+// proof is how it stands with seals and witnesses, for the doctor.
+func (d *daemon) proof() doctor.Evidence {
+	e, proof := d.evidence.Load(), doctor.Evidence{}
+	if e == nil {
+		return proof // it is only starting
+	}
+	if e.sealer != nil {
+		if st := e.sealer.Status(); st.Err != nil {
+			proof.SealAttempts, proof.SealError = st.Attempts, st.Err.Error()
+		}
+	}
+	if e.watch == nil {
+		return proof
+	}
+	for _, w := range e.watch.Status() {
+		told := doctor.Witness{Name: w.Name, Attested: w.Attested}
+		if w.Err != nil {
+			told.Error = w.Err.Error()
+		}
+		proof.Witnesses = append(proof.Witnesses, told)
+	}
+	return proof
 }
 
 // evidenceCollector asks at each scrape how it stands with seals and witnesses.

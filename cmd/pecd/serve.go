@@ -243,6 +243,9 @@ func (d *daemon) close() {
 
 // socketFix is what mends a socket that cannot be opened, where that is known.
 func socketFix(err error, group string) string {
+	if errors.Is(err, fs.ErrNotExist) {
+		return "make the directory, for the user that runs pecd alone to write to: install -d -o pecd -g pecd -m 0755 DIRECTORY; the unit of the package makes /run/pecd at each start"
+	}
 	if group == "" || !errors.Is(err, fs.ErrPermission) {
 		return ""
 	}

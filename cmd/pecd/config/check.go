@@ -51,7 +51,10 @@ func (c *Config) Problem(key string, err error, fix string) error {
 	var p Problems
 	o := c.origins[key]
 	if o.File == "" {
-		o.File = "configuration"
+		o.File = c.file
+	}
+	if errors.Is(err, fs.ErrPermission) && !strings.Contains(fix, "member") { // of a group, which says more
+		fix = "run this as root, or as the user that runs the daemon (pecd), who must be able to read it"
 	}
 	p.add(o.File, o.Line, key, strings.ReplaceAll(err.Error(), "signer: ", ""), fix)
 	return p.err()
@@ -68,10 +71,18 @@ func syntax(file string, err error) error {
 		if key == "" {
 			key = "syntax"
 		}
-		p.add(file, pe.Position.Line, key, strings.TrimPrefix(pe.Message, "toml: "), "correct the line; text values stand in double quotes")
+		fix := "correct the line, or the one before; text values stand in double quotes"
+		if strings.Contains(pe.Message, "already been defined") {
+			fix = "each table and key stands once: put what belongs together under one, and remove the other"
+		}
+		p.add(file, pe.Position.Line, key, strings.TrimPrefix(pe.Message, "toml: "), fix)
 	} else if m := typeError.FindStringSubmatch(err.Error()); m != nil {
 		line, _ := strconv.Atoi(m[1]) // the expression takes digits only
-		p.add(file, line, m[2], m[3], "correct the type of the value; text stands in double quotes, numbers do not")
+		fix := "correct the type of the value; text stands in double quotes, numbers do not"
+		if m[2] == "plugin" {
+			fix = "write [[plugin]]: there may be several"
+		}
+		p.add(file, line, m[2], m[3], fix)
 	} else {
 		p.add(file, 0, "value", strings.TrimPrefix(err.Error(), "toml: "), "correct the type of the value")
 	}
@@ -140,6 +151,9 @@ func keysOf(table string, t reflect.Type) (keys []string) {
 func nearest(key string) string {
 	best, bestDist := "", len(key)/2+1
 	for _, k := range Keys() {
+		if table, _, ok := strings.Cut(k, "."); ok && !strings.Contains(key, ".") {
+			k = table // a table that nobody knows is like a table
+		}
 		if d := distance(key, k); d < bestDist {
 			best, bestDist = k, d
 		}
@@ -193,6 +207,7 @@ func (c *Config) check(file string) error {
 }
 
 func (c *Config) checkSockets(bad func(key, why, fix string)) {
+	taken := map[string]string{}
 	for _, s := range []struct{ key, addr string }{
 		{"access.milter", c.Access.Milter}, {"gate.milter", c.Gate.Milter}, {"reception.lmtp", c.Reception.LMTP},
 		{"delivery.store", c.Delivery.Store}, {"courier.mta", c.Courier.MTA},
@@ -200,6 +215,10 @@ func (c *Config) checkSockets(bad func(key, why, fix string)) {
 		if why := badSocket(s.addr); s.addr != "" && why != "" {
 			bad(s.key, why, `write "unix:/path/of.sock" or "inet:127.0.0.1:10031"`)
 		}
+		if other := taken[s.addr]; s.addr != "" && other != "" {
+			bad(s.key, s.addr+" is "+other+" already", "give each its own; delivery.store and courier.mta are those of other servers")
+		}
+		taken[s.addr] = s.key
 	}
 	for _, s := range []struct{ key, mode string }{
 		{"access.socket_mode", c.Access.SocketMode}, {"gate.socket_mode", c.Gate.SocketMode}, {"reception.socket_mode", c.Reception.SocketMode},

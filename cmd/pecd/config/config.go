@@ -4,7 +4,9 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sort"
@@ -39,6 +41,7 @@ type Config struct {
 	Plugins []Plugin `toml:"plugin"`
 
 	origins map[string]Origin
+	file    string // that was loaded
 }
 
 // Provider says who we are.
@@ -258,7 +261,7 @@ type Origin struct {
 // Load reads file and, beside it, conf.d/*.toml in the order of their names. A
 // key may be set once only. The error joins all problems found, a line each.
 func Load(file string) (*Config, error) {
-	c := &Config{origins: map[string]Origin{}}
+	c := &Config{origins: map[string]Origin{}, file: file}
 	files := []string{file}
 	more, err := filepath.Glob(filepath.Join(filepath.Dir(file), "conf.d", "*.toml"))
 	if err != nil {
@@ -280,7 +283,11 @@ func Load(file string) (*Config, error) {
 func (c *Config) read(file string) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return fmt.Errorf("%w: %s: cannot be read: %w\n  fix: name another file with --config, or create this one after the example pecd.toml", ErrConfig, file, pathless(err))
+		fix := "name another file with --config, or create this one after the example pecd.toml"
+		if errors.Is(err, fs.ErrPermission) {
+			fix = "run this as root, or as the user that runs the daemon (pecd)"
+		}
+		return fmt.Errorf("%w: %s: cannot be read: %w\n  fix: %s", ErrConfig, file, pathless(err), fix)
 	}
 	plugins := c.Plugins
 	c.Plugins = nil

@@ -116,6 +116,10 @@ func TestBad(t *testing.T) {
 		"half a client":    {"[directory]", "[directory]\nclient_key = \"/dev/null\"", "directory.client_certificate", "belong together"},
 		"interval":         {"[directory]", "[directory]\ninterval = \"100h\"", ":10: directory.interval", "daily"},
 		"loss":             {"[directory]", "[directory]\nmax_loss = 2.0", ":10: directory.max_loss", "between 0 and 1"},
+		"one socket twice": {"[access]", "[gate]\nmilter = \"unix:/run/pecd/access.sock\"\n[access]", "gate.milter", "is access.milter already"},
+		"a table twice":    {"[access]", "[access]\n[store]\n[store]\n", "has already been defined", "remove the other"},
+		"one plugin":       {"[signer]", "[plugin]\npath = \"/a/x\"\n[signer]", "plugin: incompatible types", "write [[plugin]]"},
+		"table misspelt":   {"[courier]", "[curier]", ":17: curier", "did you mean courier?"},
 		"store not a path": {"[signer]", "[store]\npath = \"x\"\n[signer]", ":5: store.path", "absolute"},
 	}
 	for name, tt := range tests {

@@ -113,7 +113,7 @@ func (c *Config) checkEvidence(bad func(key, why, fix string)) {
 	if s.TSAUser != "" && (len(s.TSA) == 0 || !strings.HasPrefix(s.TSA[0], "https://")) {
 		bad("seal.tsa_user", "the first address of seal.tsa is not https://, so the password would be sent in clear", "name an https address first")
 	}
-	if !filepath.IsAbs(s.Path) {
+	if !filepath.IsAbs(s.Path) && filepath.IsAbs(c.Store.Path) { // otherwise it is store.path that is wrong
 		bad("seal.path", strconv.Quote(s.Path)+" is not an absolute path", "write the path from /")
 	}
 	c.checkSpan(bad, "seal.after", s.After, 0, 12*time.Hour, `write "10m"`)

@@ -36,7 +36,7 @@ var ErrCredentials = errors.New("credentials")
 func ReadCredentials(file string) (address, password string, err error) {
 	st, err := os.Stat(file)
 	if err != nil {
-		return "", "", fmt.Errorf("%w: %w", ErrCredentials, err)
+		return "", "", fmt.Errorf("%w: %w; write that file, mode 0600: the user's address and, on the next line, his password", ErrCredentials, err)
 	}
 	if st.Mode().Perm()&0o077 != 0 {
 		return "", "", fmt.Errorf("%w: %s: others may read it; chmod 0600 %s", ErrCredentials, file, file)

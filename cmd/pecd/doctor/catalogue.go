@@ -13,6 +13,7 @@ const (
 	setupFix   = "pecd setup postfix --config {config} --postfix-config-dir {postfix} --apply && postfix -c {postfix} reload"
 	uncertify  = "Users send in the belief that their mail is certified, and it is not."
 	breaks     = "A signed message that is changed on its way has a broken signature, and the other provider treats it as an anomaly."
+	within     = "It goes from pecd straight to the mailbox store; only what comes in from others passes this."
 	permission = "The MTA answers every client 451 until it can connect."
 )
 
@@ -39,6 +40,7 @@ var catalogue = map[string]Entry{
 	"store-missing":    {Error, "The store's directory is not there", "pecd cannot start without its register.", "install -d -o pecd -g pecd -m 0700 {store}"},
 	"store-open":       {Warning, "Others can look into the store", "It holds the messages of the users, and the socket by which pecd is governed.", "chmod 0700 {store}"},
 	"store-unwritable": {Error, "The store cannot be written", "Nothing is accepted that cannot be registered: all mail waits.", "chmod u+rwx {store}"},
+	"store-owner":      {Error, "Something in the store belongs to another user", "A command that root ran has left it; pecd cannot write it, and does not start.", "chown -R --reference={store} {store}"},
 	"store-forgets":    {Error, "The store is on a filesystem in memory", "After a reboot the register that the law asks for is gone.", "move {store} to a disk"},
 	"store-doubtful":   {Warning, "The store is on a filesystem of which it is not sure that it syncs", "A crash may lose what pecd has already confirmed to a user.", "move {store} to a local disk (ext4, xfs)"},
 	"store-unreadable": {Error, "The store cannot be read", "Outbox and register cannot be looked at; they may be damaged.", "pecd log verify --config {config}"},
@@ -48,7 +50,13 @@ var catalogue = map[string]Entry{
 
 	"seal-none":       {Warning, "The days of the register are not sealed", "The law wants a time stamp on the register daily (DPR 68/2005, art. 10); until then whoever holds the machine can write it anew.", "name a time-stamping authority and its CAs as tsa and tsa_anchors of [seal] in {config}"},
 	"seal-late":       {Error, "A day of the register should have been sealed by now", "The law wants a time stamp on the register daily (DPR 68/2005, art. 10).", "pecd log seal --config {config}"},
-	"seal-unreadable": {Error, "The sealed days cannot be read", "They are what proves the register.", "ls -l {store}/seals; seal.path in {config} names the directory"},
+	"seal-unreadable": {Error, "The sealed days cannot be read", "They are what proves the register.", "ls -l {seals}; seal.path in {config} names the directory"},
+	"seal-open":       {Warning, "Others can look at the sealed days", "They hold who wrote to whom, and when, about what.", "chmod 0700 {seals}"},
+	"seal-owner":      {Error, "Sealed days belong to another user than the store", "pecd cannot add to them, and no further day is sealed.", "chown -R --reference={store} {seals}"},
+	"seal-beside":     {Advice, "The sealed days are on the disk of the store", "One broken disk takes the register and what proves it.", "name a directory of another disk as seal.path in {config} (move what is in {seals} there), or copy both daily: pecd backup"},
+	"seal-failing":    {Warning, "Attempts to seal a day fail", "When it lasts, the day is not sealed in time (DPR 68/2005, art. 10).", "journalctl -u pecd -g seal; pecd log seal --config {config}"},
+	"tsa-down":        {Warning, "A time-stamping authority cannot be reached", "Without a time stamp no day of the register is sealed.", "curl -I the addresses of seal.tsa in {config}; behind a proxy set trust.proxy"},
+	"witness-failing": {Warning, "A witness does not hear how far the register is", "Until the day is sealed, whoever holds the machine can write it anew unnoticed.", "journalctl -u pecd -g witness; witness.http, witness.syslog and seal.tsa in {config} say who is told"},
 
 	// The daemon.
 	"daemon-down":     {Error, "pecd does not run", "Clients hear 451, other servers wait; after a day mail bounces.", "systemctl start pecd; journalctl -u pecd -n 50"},
@@ -81,6 +89,7 @@ var catalogue = map[string]Entry{
 	"milter-order":       {Error, "pecd is not the last milter at a submission service", "pecd takes the message over, so that milters after it see nothing.", setupFix},
 	"milter-stray":       {Error, "pecd is called where it has no business", "Mail that a filter hands back passes pecd twice, and what comes in from others is refused for want of a login.", setupFix},
 	"signer-before":      {Warning, "A DKIM signer comes before pecd", "It signs what the user sent, not what leaves.", setupFix},
+	"signer-handlers":    {Warning, "Plesk signs by DKIM before pecd", "It signs what the user sent, not what leaves; nobody signs what leaves.", "in Plesk, Mail Settings of the domain, clear \"Use DKIM spam protection system to sign outgoing email messages\"; sign with an OpenDKIM at the listener for signed messages (docs/panels.md)"},
 	"milter-maps":        {Warning, "smtpd_milter_maps can take pecd's milter away", uncertify, "postconf -c {postfix} -e smtpd_milter_maps="},
 	"auth-macro":         {Error, "pecd does not hear who has logged in", "Without a login nothing is certified: every message is refused.", setupFix},
 	"no-login":           {Error, "A submission service takes no logins", "Without a login nothing is certified: every message is refused.", "set smtpd_sasl_auth_enable=yes for the service in {postfix}/master.cf"},
@@ -108,8 +117,12 @@ var catalogue = map[string]Entry{
 
 	// Postfix: arrival, and main.cf.
 	"route":           {Error, "Mail for a certified domain does not go to pecd", "It is delivered without any receipt.", setupFix},
+	"route-user":      {Error, "Mail for a mailbox of a certified domain does not go to pecd", "Postfix asks transport_maps for the whole address before the domain; what is for that mailbox is delivered without any receipt.", setupFix},
+	"route-unknown":   {Warning, "A table may send mailboxes of a certified domain past pecd", "Postfix asks transport_maps for the whole address before the domain; what is for such a mailbox is delivered without any receipt.", setupFix},
+	"copies-skipped":  {Warning, "Certified mail within the provider is not copied", within, "have the mailbox store copy it (Dovecot: a Sieve script of sieve_before with redirect :copy). delivery.direct = false in {config} has this mail pass Postfix, but the listener for signed messages copies nothing either (no_address_mappings)"},
+	"filter-skipped":  {Warning, "Certified mail within the provider is not filtered", within, "add a plugin such as clamav to {config} (docs/plugins.md): it sees all that users send. delivery.direct = false has this mail pass Postfix, but nothing may filter what is signed"},
 	"domain-refused":  {Error, "The MTA takes no mail for a certified domain", "Other providers hear that the mailboxes do not exist.", setupFix},
-	"aliases":         {Error, "A certified domain is rewritten by aliases", "An envelope counts only for the addresses that it names.", "postmap -q @DOMAIN on each table of virtual_alias_maps (postconf -c {postfix} virtual_alias_maps); remove the entry"},
+	"aliases":         {Error, "Certified addresses are rewritten by aliases", "An envelope counts only for the addresses that it names, and signed messages are not rewritten: what another provider sends to the alias goes on without its receipt, what our own users send there is not delivered.", "postmap -q ADDRESS (or @DOMAIN) on each table of the setting (postconf -c {postfix} virtual_alias_maps); remove the entry"},
 	"table":           {Error, "The MTA cannot read a table, or reads an old one", "All mail for which it needs the table waits, or goes where it should not.", "postmap -c {postfix} FILE"},
 	"tls-policy":      {Error, "TLS towards other providers is not compulsory", "Certified mail may travel in clear (RFC 6109, 5.3).", setupFix},
 	"size-limit":      {Error, "The MTA's size limit is too small", "Large messages are accepted and certified, and then cannot go out.", setupFix},

@@ -21,6 +21,7 @@ func (v *visit) daemon(ctx context.Context) {
 	}
 	v.health(ctx)
 	v.watchedClock(ctx)
+	v.proves(ctx)
 	var list []host.Status
 	err := v.Control(ctx, "/plugins", &list)
 	switch {

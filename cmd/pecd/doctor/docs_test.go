@@ -22,7 +22,7 @@ func TestPage(t *testing.T) {
 		"1: at least one. `--json` is for monitoring. Where Sendmail is the MTA the doctor says what mends it there: in place of `pecd setup postfix … --apply && postfix … reload`\nit is `pecd setup sendmail --config /etc/pecd/pecd.toml --apply && systemctl restart sendmail`. This page is made from the doctor's own texts:\n`go test ./cmd/pecd/doctor -run TestPage -update`.\n")
 	for _, id := range slices.Sorted(maps.Keys(catalogue)) {
 		e := catalogue[id]
-		names := strings.NewReplacer("{config}", "/etc/pecd/pecd.toml", "{postfix}", "/etc/postfix", "{sendmail}", "/etc/mail", "{store}", "/var/lib/pecd", "{mailboxes}", "unix:/run/dovecot/lmtp")
+		names := strings.NewReplacer("{config}", "/etc/pecd/pecd.toml", "{postfix}", "/etc/postfix", "{sendmail}", "/etc/mail", "{store}", "/var/lib/pecd", "{mailboxes}", "unix:/run/dovecot/lmtp", "{seals}", "/var/lib/pecd/seals")
 		fmt.Fprintf(&b, "\n## %s\n\n**%s** (%s). %s\n\n```\n%s\n```\n", id, e.Title, e.Severity, e.Why, names.Replace(e.Fix))
 		if fix, ok := sendmailFixes[id]; ok {
 			fmt.Fprintf(&b, "\nWith Sendmail:\n\n```\n%s\n```\n", names.Replace(fix))

@@ -29,6 +29,7 @@ type Severity string
 const (
 	Error   Severity = "error"   // mail is lost, delayed, or leaves uncertified
 	Warning Severity = "warning" // it will be so, or a rule is not kept
+	Advice  Severity = "advice"  // it would be better otherwise
 )
 
 // A Finding is one thing that is wrong. ID is stable; docs/troubleshooting.md has a
@@ -66,6 +67,8 @@ type Site struct {
 	}
 	// Clock says how good the machine's clock is; nil: it is left out.
 	Clock func() (Clock, error)
+	// HandlerKeys is where Plesk keeps DKIM keys, by domain. Default: /etc/domainkeys.
+	HandlerKeys string
 	// Statfs asks about a filesystem. Default: statfs(2).
 	Statfs func(dir string, fs *unix.Statfs_t) error
 }
@@ -82,6 +85,7 @@ type Loaded struct {
 type visit struct {
 	Site
 	want  setup.Wants
+	known []string // mailboxes of ours
 	found []Finding
 }
 
@@ -90,6 +94,9 @@ type visit struct {
 func Examine(ctx context.Context, s Site) []Finding {
 	if s.Statfs == nil {
 		s.Statfs = unix.Statfs
+	}
+	if s.HandlerKeys == "" {
+		s.HandlerKeys = "/etc/domainkeys"
 	}
 	v := &visit{Site: s}
 	if s.ConfigErr != nil {
@@ -141,7 +148,7 @@ func (v *visit) add(id, what string, args ...any) {
 
 // fill puts this installation's names into a command.
 func (v *visit) fill(fix string) string {
-	r := []string{"{config}", v.ConfigFile, "{postfix}", "/etc/postfix", "{store}", "/var/lib/pecd", "{access}", "unix:/run/pecd/access.sock", "{mailboxes}", "unix:/run/dovecot/lmtp", "{sendmail}", "/etc/mail"}
+	r := []string{"{config}", v.ConfigFile, "{postfix}", "/etc/postfix", "{store}", "/var/lib/pecd", "{access}", "unix:/run/pecd/access.sock", "{mailboxes}", "unix:/run/dovecot/lmtp", "{sendmail}", "/etc/mail", "{seals}", "/var/lib/pecd/seals"}
 	if v.Sendmail != nil {
 		r[11] = v.Sendmail.Dir
 	}
@@ -149,7 +156,7 @@ func (v *visit) fill(fix string) string {
 		r[3] = v.Postfix.Dir
 	}
 	if v.Config != nil {
-		r[5], r[7], r[9] = v.Config.Store.Path, v.Config.Access.Milter, v.Config.Delivery.Store
+		r[5], r[7], r[9], r[13] = v.Config.Store.Path, v.Config.Access.Milter, v.Config.Delivery.Store, v.Config.Seal.Path
 	}
 	return strings.NewReplacer(r...).Replace(fix)
 }
@@ -157,10 +164,9 @@ func (v *visit) fill(fix string) string {
 // Worst is the worst severity among findings; "" if there is none.
 func Worst(found []Finding) (worst Severity) {
 	for _, f := range found {
-		if f.Severity == Error {
-			return Error
+		if worst == "" || f.Severity == Error || f.Severity == Warning && worst == Advice {
+			worst = f.Severity
 		}
-		worst = f.Severity
 	}
 	return worst
 }

@@ -163,11 +163,34 @@ var postfixes = []broken{
 		to: "-o smtpd_milters=inet:localhost:8891\n  -o receive_override_options=no_unknown_recipient_checks,no_header_body_checks,"},
 	{name: "loop", from: "-o smtpd_milters=\n  -o receive_override_options=no_unknown_recipient_checks,no_header_body_checks,no_milters,",
 		to: "-o smtpd_milters=unix:DIR/sock/access.sock\n  -o receive_override_options=no_unknown_recipient_checks,no_header_body_checks,", words: "calls pecd itself", ids: []string{"listener-loop"}},
-	{name: "amavis everywhere", main: "content_filter = smtp-amavis:[127.0.0.1]:10024", words: "smtp-amavis", ids: []string{"listener-filter"}},
+	{name: "amavis everywhere", main: "content_filter = smtp-amavis:[127.0.0.1]:10024", words: "smtp-amavis", ids: []string{"listener-filter", "filter-skipped"}},
 	{name: "checks at the listener", from: "no_header_body_checks,no_milters,no_address_mappings", to: "no_header_body_checks,no_milters", words: "without no_address_mappings", ids: []string{"listener-checks"}},
 	{name: "headers dropped at the listener", from: "-o cleanup_service_name=recleanup", to: "-o cleanup_service_name=cleanup", words: "drops header fields", ids: []string{"listener-headers"}},
 	{name: "route away", main: "virtual_transport = lmtp:unix:private/dovecot-lmtp", words: "goes to lmtp:unix:private/dovecot-lmtp", ids: []string{"route"}},
 	{name: "domain gone", main: "virtual_mailbox_domains =", words: "takes no mail for alfa.example", ids: []string{"domain-refused"}},
+	{name: "a mailbox with a transport", main: "transport_maps = inline:{ { anna@alfa.example = smtp:[192.0.2.1] } { ben@other.example = x: } }, KEEP",
+		words: "mail for anna@alfa.example goes to smtp:[192.0.2.1]", ids: []string{"route-user"}},
+	{name: "back to virtual_transport is good", main: "transport_maps = inline:{ { anna@alfa.example = : } }, KEEP"},
+	{name: "a table that cannot be listed leads a mailbox away", main: "transport_maps = regexp:DIR/away.regexp, KEEP",
+		words: "mail for postmaster@alfa.example goes to discard:", ids: []string{"route-user"}},
+	{name: "SQL by user", main: "transport_maps = sqlite:DIR/users.cf, KEEP", words: "users.cf may have transports for single mailboxes of alfa.example", ids: []string{"route-unknown", "table"}},
+	{name: "SQL for other domains is good", main: "transport_maps = sqlite:DIR/others.cf, KEEP", ids: []string{"table"}},
+	{name: "ours before it is good", main: "transport_maps = regexp:DIR/ours.regexp, inline:{ { anna@alfa.example = smtp:[192.0.2.1] } }, sqlite:DIR/users.cf, KEEP", ids: []string{"table"}},
+	{name: "a wild card", main: "transport_maps = inline:{ { * = smtp:[192.0.2.1] } }, KEEP", words: "mail for alfa.example goes to smtp:[192.0.2.1]", ids: []string{"route"}},
+	{name: "copies of all", main: "always_bcc = archive@alfa.example", words: `always_bcc is "archive@alfa.example"`, ids: []string{"copies-skipped"}},
+	{name: "copies for one", main: "recipient_bcc_maps = inline:{ { anna@alfa.example = archive@alfa.example } }", words: "has anna@alfa.example", ids: []string{"copies-skipped"}},
+	{name: "copies for others are good", main: "recipient_bcc_maps = inline:{ { anna@plain.example = archive@plain.example } }"},
+	{name: "copies by a server", main: "sender_bcc_maps = socketmap:unix:DIR/none:bcc", words: "which does not say for whom", ids: []string{"copies-skipped"}},
+	{name: "copies by alias", main: "virtual_alias_maps = inline:{ { anna@alfa.example = anna@alfa.example, archive@alfa.example } }", words: "copies what is for anna@alfa.example", ids: []string{"copies-skipped"}},
+	{name: "an alias to itself is good", main: "virtual_alias_maps = inline:{ { anna@alfa.example = anna@alfa.example } { @alfa.example = @alfa.example } { postmaster@alfa.example = root@other.example } }"},
+	{name: "an alias", main: "virtual_alias_maps = inline:{ { info@alfa.example = anna@alfa.example } }", words: "info@alfa.example becomes anna@alfa.example", ids: []string{"aliases"}},
+	{name: "another name", main: "recipient_canonical_maps = inline:{ { info@alfa.example = anna@alfa.example } }", words: "recipient_canonical_maps: info@", ids: []string{"aliases"}},
+	{name: "a filter at port 25 alone", from: "-o syslog_name=alfa/smtp\n", to: "-o syslog_name=alfa/smtp\n  -o content_filter=scan:dummy\n", words: `content_filter is "scan:dummy"`, ids: []string{"filter-skipped"}},
+	{name: "OpenDKIM at 12345", from: "{ unix:DIR/sock/access.sock", to: "inet:127.0.0.1:12345, { unix:DIR/sock/access.sock", words: "the DKIM signer inet:127.0.0.1:12345", ids: []string{"signer-before"}},
+	{name: "Plesk signs", from: "{ unix:DIR/sock/access.sock", to: "inet:127.0.0.1:12768, { unix:DIR/sock/access.sock",
+		site: handlerKeys("alfa.example"), words: "Plesk has a DKIM key of alfa.example", ids: []string{"signer-handlers"}},
+	{name: "Plesk signs for others", from: "{ unix:DIR/sock/access.sock", to: "inet:127.0.0.1:12768, { unix:DIR/sock/access.sock", site: handlerKeys("other.example")},
+	{name: "weak TLS of a panel's own", main: "smtp_tls_policy_maps = static:may, static:encrypt", words: "beta.example (may)", ids: []string{"tls-policy"}},
 	{name: "catch-all alias", main: "virtual_alias_maps = inline:{ { @alfa.example = all@alfa.example } }", words: "sends all of alfa.example to all@", ids: []string{"aliases"}},
 	{name: "table gone", main: "virtual_alias_maps = hash:/nonexistent/pecd", words: "/nonexistent/pecd", ids: []string{"table"}},
 	{name: "TLS policy gone", main: "smtp_tls_policy_maps =", words: "beta.example (may)", ids: []string{"tls-policy"}},
@@ -237,7 +260,9 @@ func breakPostfix(t *testing.T, p *stage.Provider, b broken) *setup.Postfix {
 	t.Helper()
 	dir := t.TempDir()
 	for name, change := range map[string]func(string) string{
-		"main.cf": func(s string) string { return s + b.main + "\n" },
+		"main.cf": func(s string) string {
+			return s + strings.NewReplacer("DIR", tables(t, p), "KEEP", setting(s, "transport_maps")).Replace(b.main) + "\n"
+		},
 		"master.cf": func(s string) string {
 			names := strings.NewReplacer("DIR", p.Dir, "REINJECT", p.Reinject, "REPORT", p.Reinject[strings.LastIndexByte(p.Reinject, ':')+1:], "SMTP", p.SMTP)
 			from, to := names.Replace(b.from), names.Replace(b.to)
@@ -259,6 +284,41 @@ func breakPostfix(t *testing.T, p *stage.Provider, b broken) *setup.Postfix {
 		}
 	}
 	return readPostfix(t, dir)
+}
+
+// setting is what a file sets last.
+func setting(text, name string) (value string) {
+	for line := range strings.Lines(text) {
+		if n, v, ok := strings.Cut(line, "="); ok && strings.TrimSpace(n) == name {
+			value = strings.TrimSpace(v)
+		}
+	}
+	return value
+}
+
+// tables are files that transport_maps may name.
+func tables(t *testing.T, p *stage.Provider) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"away.regexp": "/^postmaster@/ discard:\n",
+		"ours.regexp": `/@alfa\.example$/ lmtp:unix:` + p.Dir + "/sock/lmtp.sock\n",
+		"users.cf":    "dbpath = /nonexistent\nquery = SELECT transport FROM mailbox WHERE address = '%s'\n",
+		"others.cf":   "dbpath = /nonexistent\nquery = SELECT transport FROM mailbox WHERE address = '%s'\ndomain = plain.example, other.example\n",
+	} {
+		write(t, filepath.Join(dir, name), text)
+	}
+	return dir
+}
+
+// handlerKeys has Plesk sign for a domain.
+func handlerKeys(domain string) func(*testing.T, *Site) {
+	return func(t *testing.T, s *Site) {
+		s.HandlerKeys = t.TempDir()
+		if err := os.Mkdir(filepath.Join(s.HandlerKeys, domain), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // sites are installations broken elsewhere.
@@ -292,6 +352,13 @@ func sites(st *stage.Stage) []broken {
 		{name: "store missing", site: func(t *testing.T, s *Site) { s.Config.Store.Path = filepath.Join(free(t), "none") }, words: "is not there", ids: []string{"store-missing"}},
 		{name: "store open", site: storeMode(0o755), words: "mode 0755", ids: []string{"store-open"}},
 		{name: "store read-only", site: storeMode(0o500), words: "cannot be written", ids: []string{"store-unwritable"}},
+		{name: "store with files of root's", site: func(t *testing.T, s *Site) {
+			storeMode(0o700)(t, s)
+			if err := os.Chown(s.Config.Store.Path, 12345, -1); err != nil {
+				t.Fatal(err)
+			}
+			write(t, filepath.Join(s.Config.Store.Path, "availability"), "")
+		}, words: "availability belongs to user 0, the directory to 12345", ids: []string{"store-owner"}},
 		{name: "store on tmpfs", site: func(t *testing.T, s *Site) {
 			dir, err := os.MkdirTemp("/dev/shm", "pecd-doctor-")
 			if err != nil {
@@ -325,11 +392,21 @@ func sites(st *stage.Stage) []broken {
 		{name: "seal late", site: func(t *testing.T, s *Site) {
 			waitingStore(t, s)
 			s.Config.Seal.TSA = []string{"http://127.0.0.1:9"}
-		}, words: "and is not sealed", ids: []string{"outbox-old", "seal-late", "ledger-overdue"}},
+		}, words: "and is not sealed", ids: []string{"outbox-old", "seal-late", "tsa-down", "ledger-overdue"}},
+		{name: "seal late and the directory gone", site: func(t *testing.T, s *Site) {
+			waitingStore(t, s)
+			s.Config.Seal.TSA, s.Config.Seal.Path = []string{"http://127.0.0.1:9"}, "/nonexistent/seals"
+		}, words: "/nonexistent/seals (seal.path) is not there", ids: []string{"outbox-old", "seal-late", "tsa-down", "ledger-overdue"}},
+		{name: "sealed days open to others, on the same disk", site: sealedStore(0o755, func(string) error { return nil }), words: "has mode 0755", ids: append([]string{"seal-open"}, sealed...)},
+		{name: "sealed days of root's", site: sealedStore(0o700, func(dir string) error { return os.Chown(dir, 12345, -1) }), words: "belongs to user 12345", ids: append([]string{"seal-owner"}, sealed...)},
+		{name: "a day of another user's", site: sealedStore(0o700, func(dir string) error { return os.Chown(filepath.Join(dir, "witness"), 12345, -1) }), words: "witness belongs to user 12345", ids: append([]string{"seal-owner"}, sealed...)},
+		{name: "sealing fails", site: proofOf(Evidence{SealAttempts: 3, SealError: "no answer"}), words: "3 attempts to seal a day failed: no answer", ids: []string{"seal-failing"}},
+		{name: "a witness does not hear", site: proofOf(Evidence{Witnesses: []Witness{{Name: "timestamp", Attested: time.Unix(1, 0)}, {Name: "https://w.example", Error: "refused"}}}),
+			words: "the witness https://w.example has not heard since pecd started: refused", ids: []string{"witness-failing"}},
 		{name: "seals unreadable", site: func(t *testing.T, s *Site) {
 			waitingStore(t, s)
 			s.Config.Seal.TSA, s.Config.Seal.Path = []string{"http://127.0.0.1:9"}, s.ConfigFile
-		}, words: "not a directory", ids: []string{"outbox-old", "seal-unreadable", "ledger-overdue"}},
+		}, words: "not a directory", ids: []string{"outbox-old", "seal-unreadable", "tsa-down", "ledger-overdue"}},
 		{name: "no daemon", site: func(_ *testing.T, s *Site) { s.Control = func(context.Context, string, any) error { return errAway } }, words: "no pecd answers", ids: []string{"daemon-down"}},
 		{name: "daemon in trouble", site: func(_ *testing.T, s *Site) {
 			s.Control = func(context.Context, string, any) error { return errors.New("EOF") }
@@ -382,6 +459,34 @@ func sites(st *stage.Stage) []broken {
 		{name: "Postfix unreadable", site: func(t *testing.T, s *Site) {
 			s.Postfix, s.PostfixErr = setup.Read(t.Context(), free(t))
 		}, words: "No such file or directory", ids: []string{"postfix-unreadable"}},
+	}
+}
+
+// sealed is what is found in a sealedStore as it is.
+var sealed = []string{"outbox-old", "seal-late", "seal-beside", "tsa-down", "ledger-overdue"}
+
+// sealedStore is a waitingStore with a directory of sealed days, to which something is
+// done, on the same disk.
+func sealedStore(mode os.FileMode, do func(dir string) error) func(*testing.T, *Site) {
+	return func(t *testing.T, s *Site) {
+		waitingStore(t, s)
+		dir := filepath.Join(s.Config.Store.Path, "seals")
+		s.Config.Seal.TSA, s.Config.Seal.Path = []string{"http://127.0.0.1:9"}, dir
+		if err := errors.Join(os.Mkdir(dir, mode), os.Mkdir(filepath.Join(dir, "witness"), 0o700), do(dir)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// proofOf has the daemon say how it stands with seals and witnesses.
+func proofOf(e Evidence) func(*testing.T, *Site) {
+	return func(_ *testing.T, s *Site) {
+		s.Control = func(_ context.Context, _ string, out any) error {
+			if to, ok := out.(*Evidence); ok {
+				*to = e
+			}
+			return nil
+		}
 	}
 }
 

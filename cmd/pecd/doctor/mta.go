@@ -2,6 +2,8 @@ package doctor
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,6 +66,19 @@ func (v *visit) accessMilter(s *setup.Service) {
 	for _, other := range all[:at] {
 		if other.Signs() {
 			v.add("signer-before", "%s: the DKIM signer %s comes before pecd", s.Key(), other.Address)
+		}
+		if other.RunsHandlers() {
+			v.handlers(s, other)
+		}
+	}
+}
+
+// handlers looks whether Plesk's handlers, which come before pecd, sign for a domain of
+// ours: Plesk keeps the keys in a folder for each domain that it signs for.
+func (v *visit) handlers(s *setup.Service, m setup.Milter) {
+	for _, d := range v.want.Domains {
+		if _, err := os.Stat(filepath.Join(v.HandlerKeys, d)); err == nil {
+			v.add("signer-handlers", "%s: %s comes before pecd, and Plesk has a DKIM key of %s in %s", s.Key(), m.Address, d, v.HandlerKeys)
 		}
 	}
 }
@@ -241,7 +256,7 @@ func (v *visit) bounces() {
 
 // tables looks for tables that Postfix cannot read: it defers all mail then.
 func (v *visit) tables(ctx context.Context) {
-	for _, name := range []string{"transport_maps", "virtual_alias_maps", "virtual_mailbox_domains", "smtp_tls_policy_maps"} {
+	for _, name := range []string{"transport_maps", "virtual_alias_maps", "virtual_mailbox_domains", "smtp_tls_policy_maps", "canonical_maps", "recipient_canonical_maps", "recipient_bcc_maps"} {
 		for _, t := range setup.Words(v.Postfix.Get(name)) {
 			if !strings.Contains(t, ":") {
 				continue
@@ -265,18 +280,18 @@ func (v *visit) arrival(ctx context.Context) {
 		} else if !p.RoutesTo(ctx, d, v.want.LMTP) {
 			v.add("route", "mail for %s goes to %s, not to %s", d, p.Route(ctx, d), v.want.LMTP)
 		}
-		if to, ok := p.Lookup(ctx, p.Get("virtual_alias_maps"), "@"+d); ok {
-			v.add("aliases", "virtual_alias_maps sends all of %s to %s", d, to)
-		}
 	}
+	v.detours(ctx)
+	v.bypass(ctx)
 	var weak []string
-	for _, d := range sample(v.want.Peers) {
-		if level := p.TLSPolicy(ctx, d); !setup.Compulsory(level) {
+	levels := p.TLSPolicies(ctx, v.want.Peers)
+	for _, d := range v.want.Peers {
+		if level := levels[d]; !setup.Compulsory(level) {
 			weak = append(weak, d+" ("+orNone(level)+")")
 		}
 	}
 	if len(weak) > 0 {
-		v.add("tls-policy", "towards other providers TLS is not compulsory: %s", strings.Join(weak[:min(3, len(weak))], ", "))
+		v.add("tls-policy", "towards other providers TLS is not compulsory: %s%s", strings.Join(weak[:min(maxNamed, len(weak))], ", "), more(len(weak)-maxNamed))
 	}
 }
 

@@ -46,6 +46,9 @@ func (v *visit) store(ctx context.Context) {
 	if unix.Access(dir, unix.W_OK|unix.X_OK) != nil || st.Mode().Perm()&0o300 != 0o300 {
 		v.add("store-unwritable", "store.path: %s cannot be written by its owner (mode %#o)", dir, st.Mode().Perm())
 	}
+	if file, by := foreign(dir, owner(st), filepath.Clean(v.Config.Seal.Path)); file != "" {
+		v.add("store-owner", "store.path: %s belongs to user %d, the directory to %d", file, by, owner(st))
+	}
 	v.disk("store.path", dir, 3*v.Config.Access.MaxSize)
 	v.waiting(ctx, dir)
 	if v.Postfix != nil {
@@ -106,6 +109,10 @@ func (v *visit) waiting(ctx context.Context, dir string) {
 		v.add("outbox-old", "%d signed messages wait for Postfix, the oldest for %s", stats.Outbox, age.Round(time.Minute))
 	}
 	v.sealed(ctx, r)
+	if err := v.meetMailboxes(ctx, r); err != nil {
+		v.add("store-unreadable", "%s: %s", filepath.Clean(dir), text(err))
+		return
+	}
 	late, err := r.Overdue(ctx, v.Now.Add(-ledgerPatience), true, 1)
 	if err != nil {
 		v.add("store-unreadable", "%s: %s", filepath.Clean(dir), text(err))
@@ -121,14 +128,22 @@ func (v *visit) sealed(ctx context.Context, r *logstore.Reader) {
 		v.add("seal-none", "seal.tsa names no authority")
 		return
 	}
+	v.authorities(ctx)
 	zone, err := time.LoadLocation(v.Config.Provider.Timezone)
 	if err != nil {
 		return // the configuration would not have been read
+	}
+	missing := ""
+	if _, err := os.Stat(c.Path); errors.Is(err, fs.ErrNotExist) {
+		missing = "; " + c.Path + " (seal.path) is not there"
 	}
 	days, err := seal.Days(os.DirFS(c.Path))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		v.add("seal-unreadable", "%s: %s", c.Path, text(err))
 		return
+	}
+	if missing == "" {
+		v.seals()
 	}
 	var next seal.Day
 	if n := len(days); n > 0 {
@@ -145,6 +160,6 @@ func (v *visit) sealed(ctx context.Context, r *logstore.Reader) {
 		next = seal.DayOf(first.At, zone)
 	}
 	if _, until := next.Bounds(zone); v.Now.After(until.Add(c.LateTime())) {
-		v.add("seal-late", "%s ended at %s and is not sealed", next, until.Format("2006-01-02 15:04 -0700"))
+		v.add("seal-late", "%s ended at %s and is not sealed%s", next, until.Format("2006-01-02 15:04 -0700"), missing)
 	}
 }

@@ -107,6 +107,9 @@ func (p *Postfix) writeTable(ctx context.Context, name, kind string, content []b
 	if err := replace(file, content); err != nil {
 		return err
 	}
+	if kind == "regexp" {
+		return nil // Postfix reads the file itself
+	}
 	_, err := run(ctx, "postmap", "-c", p.Dir, kind+":"+file)
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -11,6 +12,7 @@ import (
 // Names of the tables that pecd setup writes beside main.cf.
 const (
 	TransportFile = "pecd_transport"
+	UsersFile     = "pecd_users_transport" // the undo removes pecd_transport*
 	PolicyFile    = "pecd_tls_policy"
 )
 
@@ -35,14 +37,34 @@ func (pl *planner) arrival() error {
 	}
 	ours := filepath.Join(pl.pf.Dir, TransportFile)
 	_, err := os.Stat(ours)
-	if len(lost) == 0 && err != nil {
+	hop := "lmtp:" + lmtpHop(pl.pf.Address(pl.want.LMTP))
+	if len(lost) > 0 || err == nil {
+		content := "# Written by pecd setup postfix: what goes to pecd.\n"
+		for _, d := range pl.want.Domains {
+			content += d + " " + hop + "\n"
+		}
+		t := table{name: TransportFile, content: content, param: "transport_maps", lead: len(lost) > 0, reason: "mail for certified domains goes to pecd, and from there to the mailboxes"}
+		if err := pl.table(t); err != nil {
+			return err
+		}
+	}
+	return pl.users(hop)
+}
+
+// users plans that nobody in a certified domain has a transport of his own: Postfix asks
+// all tables for the whole address before it asks any for the domain.
+func (pl *planner) users(hop string) error {
+	_, err := os.Stat(filepath.Join(pl.pf.Dir, UsersFile))
+	detours := pl.pf.Detours(pl.ctx, pl.want.Domains, nil, pl.want.LMTP)
+	if len(detours) == 0 && err != nil {
 		return nil
 	}
-	content := "# Written by pecd setup postfix: what goes to pecd.\n"
+	content := "# Written by pecd setup postfix: every address of a certified domain goes to pecd.\n"
 	for _, d := range pl.want.Domains {
-		content += d + " lmtp:" + lmtpHop(pl.pf.Address(pl.want.LMTP)) + "\n"
+		content += "/@" + regexp.QuoteMeta(d) + "$/ " + strings.ReplaceAll(hop, "$", "$$") + "\n"
 	}
-	return pl.table(TransportFile, content, "transport_maps", true, "mail for certified domains goes to pecd, and from there to the mailboxes")
+	return pl.table(table{name: UsersFile, kind: "regexp", content: content, param: "transport_maps", lead: len(detours) > 0,
+		reason: "Postfix asks for the whole address first: no mailbox of a certified domain may have a transport of its own, or its mail goes past pecd"})
 }
 
 // routes reports whether a domain's mail will get to pecd, also once the lmtp service
@@ -64,41 +86,71 @@ func lmtpHop(addr string) string {
 	return addr
 }
 
-// policy plans compulsory TLS towards other providers.
+// policy plans compulsory TLS towards other providers. Domains for which another table
+// asks for it already, and maybe for more, are left to that.
 func (pl *planner) policy() error {
-	weak := slices.ContainsFunc(pl.want.Peers, func(d string) bool { return !Compulsory(pl.pf.TLSPolicy(pl.ctx, d)) })
 	file := filepath.Join(pl.pf.Dir, PolicyFile)
+	list := Words(pl.pf.Get("smtp_tls_policy_maps"))
+	weak := slices.ContainsFunc(pl.want.Peers, weakIn(pl.pf.TLSPolicies(pl.ctx, pl.want.Peers)))
 	if _, err := os.Stat(file); !weak && err != nil {
 		return nil
 	}
+	others := slices.DeleteFunc(list, func(t string) bool { return strings.HasSuffix(t, ":"+file) })
+	theirs := pl.pf.policies(pl.ctx, strings.Join(others, ", "), pl.want.Peers)
 	var b strings.Builder
 	b.WriteString("# Written by pecd setup postfix: the domains of the directory of providers.\n")
 	for _, d := range pl.want.Peers {
-		b.WriteString(d + " encrypt\n")
+		if !Compulsory(theirs[d]) {
+			b.WriteString(d + " encrypt\n")
+		}
 	}
-	return pl.table(PolicyFile, b.String(), "smtp_tls_policy_maps", false, "between providers nothing travels in clear (RFC 6109, 5.3)")
+	return pl.table(table{name: PolicyFile, content: b.String(), param: "smtp_tls_policy_maps", lead: weak, reason: "between providers nothing travels in clear (RFC 6109, 5.3)"})
 }
 
-// table plans a table of ours and its place in a list of tables.
-func (pl *planner) table(name, content, param string, first bool, reason string) error {
-	file := filepath.Join(pl.pf.Dir, name)
-	kind := pl.pf.Get("default_database_type")
-	if kind == "" || !available("postmap") {
+// weakIn reports of a domain whether mail for it may go in clear.
+func weakIn(levels map[string]string) func(string) bool {
+	return func(d string) bool { return !Compulsory(levels[d]) }
+}
+
+// A table is one that pecd setup writes, and its place in a list of tables.
+type table struct {
+	name, content string
+	kind          string // empty: Postfix's default
+	param         string // the list
+	lead          bool   // another table answers before ours now
+	reason        string
+}
+
+// table plans a table of ours. It comes first in the list: the first answer counts.
+func (pl *planner) table(t table) error {
+	file := filepath.Join(pl.pf.Dir, t.name)
+	if t.kind == "" {
+		t.kind = pl.pf.Get("default_database_type")
+	}
+	if t.kind == "" || !available("postmap") {
 		return fmt.Errorf("%w: there is no postmap", ErrPostfix)
 	}
-	if old, err := os.ReadFile(file); err != nil || string(old) != content {
-		pl.plan.Files = append(pl.plan.Files, File{Name: name, Content: content, Type: kind, Reason: reason})
+	if old, err := os.ReadFile(file); err != nil || string(old) != t.content {
+		pl.plan.Files = append(pl.plan.Files, File{Name: t.name, Content: t.content, Type: t.kind, Reason: t.reason})
 	}
-	entry := kind + ":" + file
-	if slices.Contains(Words(pl.pf.Get(param)), entry) {
+	entry := t.kind + ":" + file
+	list := Words(pl.pending(t.param))
+	if slices.Contains(list, entry) && (!t.lead || list[0] == entry) {
 		return nil
 	}
-	value := join(pl.pf.raw[param], entry)
-	if first {
-		value = join(entry, Words(pl.pf.raw[param])...)
-	}
-	pl.param(param, value, reason)
+	rest := slices.DeleteFunc(list, func(w string) bool { return w == entry })
+	pl.param(t.param, join(entry, rest...), t.reason)
 	return nil
+}
+
+// pending is a setting of main.cf as it stands there or is planned.
+func (pl *planner) pending(name string) string {
+	for _, q := range pl.plan.Params {
+		if q.Name == name {
+			return q.New
+		}
+	}
+	return pl.pf.raw[name]
 }
 
 // join appends to a list of Postfix's.

@@ -2,6 +2,7 @@ package setup
 
 import (
 	"context"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,21 +24,49 @@ func (p *Postfix) Lookup(ctx context.Context, list, key string) (string, bool) {
 // ask asks one table by postmap(1). A table that cannot be read has no answer: the
 // doctor says so elsewhere.
 func (p *Postfix) ask(ctx context.Context, table, key string) (string, bool) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	table = strings.TrimPrefix(table, "proxy:") // the proxy answers only while Postfix runs
-	out, err := run(ctx, "postmap", "-c", p.Dir, "-q", key, table)
-	if err != nil {
-		return "", false
-	}
-	return strings.TrimSpace(out), true
+	v, ok := p.askAll(ctx, table, []string{key})[key]
+	return v, ok
 }
+
+// Answers asks the tables of a list for many keys. For each the first table that has it
+// counts.
+func (p *Postfix) Answers(ctx context.Context, list string, keys []string) map[string]string {
+	all := map[string]string{}
+	for _, table := range Words(list) {
+		rest := slices.DeleteFunc(slices.Clone(keys), func(k string) bool { _, ok := all[k]; return ok })
+		maps.Copy(all, p.askAll(ctx, table, rest))
+	}
+	return all
+}
+
+// askAll asks one table for many keys, in one process.
+func (p *Postfix) askAll(ctx context.Context, table string, keys []string) map[string]string {
+	answers := map[string]string{}
+	if len(keys) == 0 {
+		return answers
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second+time.Duration(len(keys))*10*time.Millisecond)
+	defer cancel()
+	out, err := runWith(ctx, strings.NewReader(strings.Join(keys, "\n")+"\n"), "postmap", "-c", p.Dir, "-q", "-", unproxied(table))
+	if err != nil {
+		return answers
+	}
+	for line := range strings.Lines(out) {
+		if key, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "\t"); ok {
+			answers[key] = strings.TrimSpace(value)
+		}
+	}
+	return answers
+}
+
+// unproxied is a table as postmap(1) reads it: the proxy answers only while Postfix runs.
+func unproxied(table string) string { return strings.TrimPrefix(table, "proxy:") }
 
 // Broken returns the error of a table that cannot be read; nil if it can be.
 func (p *Postfix) Broken(ctx context.Context, table string) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	_, err := run(ctx, "postmap", "-c", p.Dir, "-q", "pecd-doctor.invalid", strings.TrimPrefix(table, "proxy:"))
+	_, err := run(ctx, "postmap", "-c", p.Dir, "-q", "pecd-doctor.invalid", unproxied(table))
 	if err != nil && strings.Contains(err.Error(), "fatal") {
 		return err
 	}
@@ -85,9 +114,18 @@ func (p *Postfix) Class(ctx context.Context, domain string) string {
 
 // Route returns the transport that delivers to a domain.
 func (p *Postfix) Route(ctx context.Context, domain string) string {
-	if v, ok := p.Lookup(ctx, p.Get("transport_maps"), domain); ok && v != ":" && v != "" {
-		return v
+	keys := append(above(domain), "*") // transport(5): the domain, those above, and the wild card
+	answers := p.Answers(ctx, p.Get("transport_maps"), keys)
+	for _, k := range keys {
+		if v, ok := answers[k]; ok {
+			return p.transport(ctx, domain, v)
+		}
 	}
+	return p.standard(ctx, domain)
+}
+
+// standard is the transport of a domain without transport_maps.
+func (p *Postfix) standard(ctx context.Context, domain string) string {
 	class := p.Class(ctx, domain)
 	for _, c := range classes {
 		if c.domains == class {
@@ -97,38 +135,34 @@ func (p *Postfix) Route(ctx context.Context, domain string) string {
 	return p.Get("default_transport")
 }
 
+// transport is the transport that an answer of transport_maps means. What is empty in it
+// is as it would be without those tables; transport(5).
+func (p *Postfix) transport(ctx context.Context, domain, answer string) string {
+	name, hop, _ := strings.Cut(answer, ":")
+	if name != "" {
+		return answer
+	}
+	standard := p.standard(ctx, domain)
+	if hop == "" {
+		return standard
+	}
+	name, _, _ = strings.Cut(standard, ":")
+	return name + ":" + hop
+}
+
 // RoutesTo reports whether a domain's mail goes to pecd's LMTP socket.
 func (p *Postfix) RoutesTo(ctx context.Context, domain, lmtp string) bool {
-	name, hop, _ := strings.Cut(p.Route(ctx, domain), ":")
+	return p.leadsTo(p.Route(ctx, domain), lmtp)
+}
+
+// leadsTo reports whether a transport delivers to pecd's LMTP socket.
+func (p *Postfix) leadsTo(transport, lmtp string) bool {
+	name, hop, _ := strings.Cut(transport, ":")
 	s := p.Service(name, "unix")
 	if s == nil || s.Program != "lmtp" {
 		return false
 	}
 	return p.Reaches(s, hop, lmtp) || p.Reaches(s, "inet:"+strings.NewReplacer("[", "", "]", "").Replace(strings.TrimPrefix(hop, "inet:")), lmtp)
-}
-
-// TLSPolicy returns Postfix's TLS level towards a domain. Postfix looks for the next
-// hop, as the transport has it, and then for the domains above.
-func (p *Postfix) TLSPolicy(ctx context.Context, domain string) string {
-	maps, key := p.Get("smtp_tls_policy_maps"), domain
-	if _, hop, _ := strings.Cut(p.Route(ctx, domain), ":"); hop != "" {
-		key = hop
-	} else if relay := p.Get("relayhost"); relay != "" {
-		key = relay
-	}
-	for key != "" && maps != "" {
-		if v, ok := p.Lookup(ctx, maps, key); ok {
-			if f := strings.Fields(v); len(f) > 0 {
-				return f[0]
-			}
-		}
-		_, parent, ok := strings.Cut(strings.TrimPrefix(key, "."), ".")
-		if !ok || strings.HasPrefix(key, "[") {
-			break
-		}
-		key = "." + parent
-	}
-	return p.Get("smtp_tls_security_level")
 }
 
 // Compulsory reports whether a TLS level never sends in clear.

@@ -52,7 +52,17 @@ func spaceless(s string) string {
 // made, and not what the user sent.
 func (m Milter) Signs() bool {
 	a := strings.ToLower(m.Address)
-	return strings.Contains(a, "dkim") || strings.HasSuffix(a, ":8891") || strings.HasSuffix(a, ":12301")
+	return strings.Contains(a, "dkim") || slices.ContainsFunc(signerPorts, func(port string) bool { return strings.HasSuffix(a, ":"+port) })
+}
+
+// signerPorts are where OpenDKIM listens as its own examples, guides and panels have it
+// (8891; 12301; Modoboa 12345), and dkimpy-milter (8892).
+var signerPorts = []string{"8891", "8892", "12301", "12345"}
+
+// RunsHandlers reports whether a milter is Plesk's psa-pc-remote, which runs all of its
+// mail handlers: the one that signs, too, if Plesk is told to sign for a domain.
+func (m Milter) RunsHandlers() bool {
+	return strings.HasSuffix(m.Address, ":12768") || strings.Contains(m.Address, "psa-pc-remote")
 }
 
 // Reaches reports whether an address that stands in Postfix's configuration for a

@@ -49,6 +49,10 @@ type hosted struct {
 	alone []string
 	// listener are the milters where signed messages come back.
 	listener string
+	// notes are words of what is left to the administrator.
+	notes []string
+	// tls are the levels towards other providers.
+	tls map[string]string
 	// settings hold afterwards: of main.cf by name, of a service by name/type/name.
 	settings map[string]string
 	// diff must be told before anything is changed.
@@ -106,7 +110,21 @@ var hostings = []hosted{
 			"smtpd_milters": ", inet:127.0.0.1:12768", "milter_default_action": "accept", "virtual_transport": "plesk_virtual",
 			"message_size_limit": "314572800",
 		},
-		diff: []string{"mail for certified domains goes to pecd"},
+		diff:  []string{"mail for certified domains goes to pecd"},
+		notes: []string{"DKIM"},
+	},
+	{
+		name: "iRedMail, mailboxes with transports", panel: "iredmail",
+		more:    "transport_maps = inline:{ { moved@DOMAIN = smtp:[192.0.2.1] } }, inline:{ { DOMAIN = dovecot } { plain.example = dovecot } }\n",
+		milters: map[string]string{"smtpd/pass": gateLast, "submission/inet": accessLast, "465/inet": accessLast},
+		diff:    []string{"no mailbox of a certified domain may have a transport of its own", `/@pec\.example$/ lmtp:unix:/run/pecd/lmtp.sock`},
+	},
+	{
+		name: "iRedMail, weak TLS of its own", panel: "iredmail",
+		more:    "smtp_tls_policy_maps = inline:{ { beta.example = may } { gamma.example = secure } }\n",
+		milters: map[string]string{"smtpd/pass": gateLast, "submission/inet": accessLast, "465/inet": accessLast},
+		want:    func(w *Wants) { w.Peers = []string{"beta.example", "gamma.example"} },
+		tls:     map[string]string{"beta.example": "encrypt", "gamma.example": "secure"},
 	},
 	{
 		name: "Modoboa", panel: "modoboa",
@@ -124,9 +142,10 @@ var hostings = []hosted{
 		// its proxy up. At port 25 amavis stays: it filters what comes in.
 		milters: map[string]string{
 			"smtpd/pass":      "inet:127.0.0.1:12345, " + gateLast,
-			"submission/inet": "inet:127.0.0.1:12345, " + accessLast,
+			"submission/inet": accessLast,
 		},
-		alone: []string{"smtp/inet", "127.0.0.1:10025/inet", "ascleanup/unix"},
+		listener: "inet:127.0.0.1:12345", // OpenDKIM signs what leaves
+		alone:    []string{"smtp/inet", "127.0.0.1:10025/inet", "ascleanup/unix"},
 		settings: map[string]string{
 			"submission/inet/smtpd_proxy_filter": "", "smtpd/pass/smtpd_proxy_filter": "inet:[127.0.0.1]:10024",
 		},
@@ -208,7 +227,7 @@ func TestHosting(t *testing.T) {
 				h.want(&w)
 			}
 			dir := hosting(t, h.panel)
-			appendTo(t, filepath.Join(dir, "main.cf"), h.more)
+			appendTo(t, filepath.Join(dir, "main.cf"), strings.ReplaceAll(h.more, "DOMAIN", "pec.example"))
 			if h.service != "" {
 				if _, err := run(t.Context(), "postconf", "-c", dir, "-M", h.service); err != nil {
 					t.Fatal(err)
@@ -223,6 +242,15 @@ func TestHosting(t *testing.T) {
 			}
 			if !now.RoutesTo(t.Context(), "pec.example", w.LMTP) {
 				t.Errorf("route: %s", now.Route(t.Context(), "pec.example"))
+			}
+			if d := now.Detours(t.Context(), w.Domains, []string{"moved@pec.example"}, w.LMTP); len(d) > 0 {
+				t.Errorf("past pecd: %+v", d)
+			}
+			levels := now.TLSPolicies(t.Context(), w.Peers)
+			for d, want := range h.tls {
+				if levels[d] != want {
+					t.Errorf("TLS towards %s: %q, want %q", d, levels[d], want)
+				}
 			}
 			if got, was := now.Route(t.Context(), "plain.example"), before.Route(t.Context(), "plain.example"); got != was {
 				t.Errorf("a domain that is not certified went to %s, and goes to %s", was, got)
@@ -251,8 +279,13 @@ func (h *hosted) applied(t *testing.T, p *Postfix, w Wants) {
 			t.Errorf("the plan does not say %q", words)
 		}
 	}
-	if len(pl.Notes) > 0 {
+	if len(pl.Notes) != len(h.notes) {
 		t.Errorf("notes: %q", pl.Notes)
+	}
+	for i, words := range h.notes {
+		if !strings.Contains(strings.Join(pl.Notes, "\n"), words) {
+			t.Errorf("note %d does not say %q", i, words)
+		}
 	}
 	if _, err := p.Apply(t.Context(), pl, w, noon); err != nil {
 		t.Fatal(err)

@@ -188,6 +188,11 @@ func (pl *planner) submissions() (dkim []string) {
 		}
 		pl.submission(s)
 	}
+	if slices.ContainsFunc(list, func(s *Service) bool {
+		return slices.ContainsFunc(Milters(pl.pf.In(s, "smtpd_milters")), Milter.RunsHandlers)
+	}) {
+		pl.plan.Notes = append(pl.plan.Notes, "Plesk's mail handlers come before pecd, and one of them signs by DKIM where Plesk is told to: what the user sent, not what leaves. Switch that off for certified domains (Mail Settings of the domain: \"Use DKIM spam protection system to sign outgoing email messages\"), and sign at the listener for signed messages, with an OpenDKIM of its own.")
+	}
 	c := pl.add("subcleanup", "unix", "cleanup", "0", "pecd must see every octet as the user sent it")
 	for _, o := range []struct{ name, value, reason string }{
 		{"message_drop_headers", "", "pecd must see Bcc, to refuse it"},
@@ -296,6 +301,9 @@ func (pl *planner) listener(dkim []string) error {
 		if o.name == "smtpd_relay_restrictions" && pl.pf.In(s, o.name) == "permit_mynetworks,reject" || o.name == "mynetworks" && ForPecd(pl.pf.In(s, o.name), pl.want.Reinject) ||
 			o.name == "receive_override_options" && sameWords(pl.pf.In(s, o.name), o.value) {
 			continue
+		}
+		if _, own := s.Option(o.name); o.name == "smtpd_milters" && o.value != "" && !own {
+			pl.option(s, o.name, o.value, o.reason) // its own, also where main.cf says the same now
 		}
 		pl.ensure(s, o.name, o.value, o.reason)
 	}

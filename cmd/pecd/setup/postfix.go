@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -76,7 +77,13 @@ func onlyInstance(ctx context.Context, flags ...string) (string, error) {
 
 // run runs one of Postfix's commands and returns what it prints.
 func run(ctx context.Context, name string, args ...string) (string, error) {
+	return runWith(ctx, nil, name, args...)
+}
+
+// runWith is run with something to read.
+func runWith(ctx context.Context, in io.Reader, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Stdin = in
 	// Set by a Postfix that started us, it would point to another instance.
 	// Taken out, not emptied: for Postfix an empty one is a directory, too.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "MAIL_CONFIG=") })
