@@ -36,6 +36,9 @@ func TestDovecotSays(t *testing.T) {
 		"full":                   {settings: quota, to: "bob@beta.example", content: large, says: "552 5.2.2"},
 		"full, and it may wait":  {settings: quota + "quota_full_tempfail = yes\n", to: "bob@beta.example", content: large, says: "452 4.2.2"},
 		"users cannot be read":   {settings: "userdb {\n  driver = passwd-file\n  args = /dev/null/users\n}\n", to: "nobody@beta.example", says: "451 4.3.0"},
+		"static userdb":          {settings: "userdb {\n  driver = static\n  args = uid=8 gid=8 home=/tmp/%u\n}\n", to: "nobody@beta.example", says: "550 5.1.1"},
+		// What docs/dovecot.md warns of: a receipt for whoever is asked for.
+		"static userdb for all": {settings: "userdb {\n  driver = static\n  args = uid=8 gid=8 home=/tmp/%u allow_all_users=yes\n}\n", to: "nobody@beta.example", says: "250 2.0.0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
