@@ -197,7 +197,7 @@ const unitDir = "/usr/lib/systemd/system"
 // documentation are the pages that come along.
 func documentation() []string {
 	pages, _ := filepath.Glob("docs/*.md") // the pattern is right
-	return append(pages, "README.md", "SECURITY.md")
+	return append(pages, "README.md")
 }
 
 // overrides takes along why lintian may say what it says about a package.
