@@ -50,7 +50,8 @@ type dovecot struct {
 	addr string
 }
 
-func startDovecot(t *testing.T) *dovecot {
+// startDovecot starts one, with settings beside those of dovecotConf.
+func startDovecot(t *testing.T, settings ...string) *dovecot {
 	t.Helper()
 	// Not t.TempDir: the paths of its sockets must be short, and other users enter.
 	dir, err := os.MkdirTemp("/tmp", "dc")
@@ -70,7 +71,7 @@ func startDovecot(t *testing.T) *dovecot {
 	d := &dovecot{dir: dir, addr: freePort(t)}
 	_, port, err := net.SplitHostPort(d.addr)
 	must(err)
-	must(os.WriteFile(dir+"/dovecot.conf", fmt.Appendf(nil, dovecotConf, dir, port), 0o644))
+	must(os.WriteFile(dir+"/dovecot.conf", append(fmt.Appendf(nil, dovecotConf, dir, port), strings.Join(settings, "\n")...), 0o644))
 	users := ""
 	for _, u := range []string{"bob", "bruna"} {
 		users += u + "@beta.example:{PLAIN}x:8:8::" + dir + "/mail/" + u + "::\n"

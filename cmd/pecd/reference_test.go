@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -79,46 +77,6 @@ func figures() (rows []string) {
 	}
 	slices.Sort(rows)
 	return slices.Compact(rows)
-}
-
-// TestPagesParse: each command line of pecd that a page shows in a block is one that
-// pecd understands.
-func TestPagesParse(t *testing.T) {
-	pages, err := filepath.Glob("../../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	shown := 0
-	for _, page := range append(pages, "../../README.md") {
-		f, err := os.Open(page)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		lines, block := bufio.NewScanner(f), false
-		for lines.Scan() {
-			line := lines.Text()
-			if strings.HasPrefix(line, "```") {
-				block = !block
-			}
-			if !block || !strings.HasPrefix(line, "pecd ") {
-				continue
-			}
-			shown++
-			if err := understood(line); err != nil {
-				t.Errorf("%s: %s: %v", filepath.Base(page), line, err)
-			}
-		}
-		if err := lines.Err(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if shown < 20 {
-		t.Errorf("%d command lines in all pages", shown)
-	}
-	if understood("pecd log sarch") == nil || understood("pecd doctor --colour") == nil {
-		t.Error("what pecd does not know is taken for understood")
-	}
 }
 
 // understood parses the command line before a comment, another command or a

@@ -77,7 +77,7 @@ var catalogue = map[string]Entry{
 	"socket-stale":      {Error, "Nobody answers at a socket of pecd's", permission, "systemctl restart pecd"},
 	"socket-permission": {Error, "Postfix may not connect to a socket of pecd's", permission, "set socket_group = \"postfix\" and socket_mode = \"0660\" in {config}, and give Postfix the way there: chmod o+x on the directories; then systemctl restart pecd"},
 	"socket-chroot":     {Error, "A service of Postfix's cannot reach a socket from its chroot", permission, setupFix},
-	"mailboxes-down":    {Error, "The mailbox store does not answer", "Nothing is delivered; messages wait at the MTA.", "systemctl status dovecot; doveconf -n service/lmtp (delivery.store is {mailboxes})"},
+	"mailboxes-down":    {Error, "The mailbox store does not answer", "Nothing is delivered; messages wait at the MTA.", "systemctl status dovecot; doveconf -n service/lmtp # delivery.store is {mailboxes}"},
 	"listener-down":     {Error, "The MTA's listener for signed messages does not answer", "What pecd has accepted does not go out.", "postfix -c {postfix} status; postfix -c {postfix} start"},
 	"port-closed":       {Error, "Nobody listens at a port of the MTA's", "Users or other providers cannot send.", "postfix -c {postfix} status; postfix -c {postfix} start"},
 

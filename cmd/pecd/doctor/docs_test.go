@@ -19,7 +19,7 @@ const page = "../../../docs/troubleshooting.md"
 func TestPage(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("# Troubleshooting\n\n`pecd doctor` looks for what is described here and names the section in brackets. It changes nothing; exit code 0: no error,\n" +
-		"1: at least one. `--json` is for monitoring. Where Sendmail is the MTA the doctor says what mends it there: in place of `pecd setup postfix … --apply && postfix … reload`\nit is `pecd setup sendmail --config /etc/pecd/pecd.toml --apply && systemctl restart sendmail`. This page is made from the doctor's own texts:\n`go test ./cmd/pecd/doctor -run TestPage -update`.\n")
+		"1: at least one. `--json` is for monitoring. Where Sendmail is the MTA the doctor says what mends it there: in place of `pecd setup postfix … --apply && postfix … reload`\nit is `pecd setup sendmail --config /etc/pecd/pecd.toml --apply && systemctl restart sendmail`. What a line of\nthe log means is in [log-lines.md](log-lines.md). This page is made from the doctor's own texts:\n`go test ./cmd/pecd/doctor -run TestPage -update`.\n")
 	for _, id := range slices.Sorted(maps.Keys(catalogue)) {
 		e := catalogue[id]
 		names := strings.NewReplacer("{config}", "/etc/pecd/pecd.toml", "{postfix}", "/etc/postfix", "{sendmail}", "/etc/mail", "{store}", "/var/lib/pecd", "{mailboxes}", "unix:/run/dovecot/lmtp", "{seals}", "/var/lib/pecd/seals")
