@@ -1,17 +1,14 @@
 package milter_test
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"pecd/milter"
 	"pecd/milter/socket"
@@ -118,21 +115,6 @@ func (p *postfix) maillog() []byte {
 	return b
 }
 
-// freePort returns an address that no other test is likely to take before it is
-// used: from below the range that the system gives to those who do not ask.
-func freePort(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 12_000+rand.IntN(20_000)))
-		if err == nil {
-			defer l.Close()
-			return l.Addr().String()
-		}
-	}
-	t.Fatal("no free port")
-	return ""
-}
-
 // serve serves the milter socket of the instance until the test ends.
 func (p *postfix) serve(t *testing.T, o milter.Options) *server {
 	t.Helper()
@@ -143,81 +125,11 @@ func (p *postfix) serve(t *testing.T, o milter.Options) *server {
 	return serve(t, l, o)
 }
 
-// An smtpClient speaks SMTP without changing anything.
-type smtpClient struct {
-	t testing.TB
-	c net.Conn
-	r *bufio.Reader
-}
-
-func dialSMTP(t testing.TB, addr string) *smtpClient {
-	t.Helper()
-	c, err := net.DialTimeout("tcp", addr, patience)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
-		t.Fatal(err)
-	}
-	s := &smtpClient{t, c, bufio.NewReader(c)}
-	s.expect("220")
-	return s
-}
-
-// expect reads a reply and returns its last line.
-func (s *smtpClient) expect(code string) string {
-	s.t.Helper()
-	for {
-		line, err := s.r.ReadString('\n')
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		if len(line) > 3 && line[3] == ' ' {
-			if !strings.HasPrefix(line, code) {
-				s.t.Fatalf("reply %q, want %s", line, code)
-			}
-			return strings.TrimSpace(line)
-		}
-	}
-}
-
-func (s *smtpClient) send(raw string) {
-	s.t.Helper()
-	if _, err := s.c.Write([]byte(raw)); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-func (s *smtpClient) cmd(line, code string) string {
-	s.t.Helper()
-	s.send(line + "\r\n")
-	return s.expect(code)
-}
-
 // login makes Postfix believe that the client has authenticated.
 func (s *smtpClient) login(user string) {
 	s.t.Helper()
 	s.cmd("XCLIENT LOGIN="+user+" ADDR=192.0.2.7 NAME=laptop.example", "220")
 	s.cmd("EHLO laptop", "250")
-}
-
-// data sends DATA with the content as it is, but for dots, and returns the reply.
-func (s *smtpClient) data(content, code string) string {
-	s.t.Helper()
-	s.cmd("DATA", "354")
-	stuffed := strings.ReplaceAll("\r\n"+content, "\r\n.", "\r\n..")[2:]
-	s.send(stuffed + ".\r\n")
-	return s.expect(code)
-}
-
-func (s *smtpClient) message(content, code string, to ...string) string {
-	s.t.Helper()
-	s.cmd("MAIL FROM:<alice@alfa.example> BODY=8BITMIME", "250")
-	for _, to := range to {
-		s.cmd("RCPT TO:<"+to+">", "250")
-	}
-	return s.data(content, code)
 }
 
 // recommended are the settings of a submission listener and its cleanup under
@@ -246,29 +158,10 @@ func (p *postfix) seen(t *testing.T, r *recorder, addr, content string) (got, re
 	return m.content.String(), reply
 }
 
-// lines returns n octets of header field text in folded lines.
-func lines(n int) string {
-	return strings.Repeat(strings.Repeat("x", 498)+"\r\n ", n/500)
-}
-
 func testPostfixBytes(t *testing.T, p *postfix, r *recorder) {
-	for name, content := range map[string]string{
-		"spacing":           "A:x\r\nB: x\r\nC:  x\r\nD:\tx\r\nE:\r\nF: \r\nG: x \t\r\n\r\n",
-		"folds":             "A: x\r\n y\r\n\tz\r\nB:\r\n x\r\nC: \r\n \r\n x\r\nD: x\r\n \r\n\r\nbody\r\n",
-		"8-bit":             "Subject: perch\xe8 \xc3\xa8\r\n\r\n\xff\xe8\r\n",
-		"dropped fields":    "Bcc: b@beta.example\r\nReturn-Path: <x@y>\r\nContent-Length: 3\r\nResent-Bcc: q@x\r\n\r\nx\r\n",
-		"addresses":         "From: <alice>\r\nTo: bob,  bruna@beta.example (c)\r\nMessage-ID:<a@b>\r\nDate: x\r\n\r\nz\r\n",
-		"order, duplicates": "Received: from x\r\nA: 1\r\nB: 2\r\na: 3\r\nA: 1\r\nReceived: from y\r\n\r\n",
-		"no fields":         "\r\nbody\r\n",
-		"no body":           "A: b\r\n\r\n",
-		"dots and From":     "A: b\r\n\r\nFrom x\r\n.\r\n..\r\n.a\r\n\r\n\r\n",
-		"long lines":        "A: " + strings.Repeat("x", 5000) + "\r\n\r\n" + strings.Repeat("y", 70000) + "\r\n",
-		"long header":       strings.Repeat("A: "+lines(40_000)+"z\r\n", 3) + "\r\n\r\n",
-		"bare CR":           "A: b\rc\r\nB: d\r\r\n\r\nx\ry\r\nz\r\r\n\r\r\n",
-		"blank in MIME part": "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type : text/plain\r\n" +
-			"X:y\r\n\r\n\xe8\r\n--b--\r\n",
-		"large": "A: b\r\n\r\n" + strings.Repeat("0123456789abcdef0123456789abcdef\r\n", 100_000),
-	} {
+	contents := maps.Clone(toTheOctet)
+	contents["bare CR"] = "A: b\rc\r\nB: d\r\r\n\r\nx\ry\r\nz\r\r\n\r\r\n"
+	for name, content := range contents {
 		t.Run(name, func(t *testing.T) {
 			if got, reply := p.seen(t, r, p.submission, content); got != content {
 				t.Errorf("sent %.500q\nseen %.500q\n%s", content, got, reply)

@@ -6,7 +6,6 @@ import (
 	endian "encoding/binary"
 	"io"
 	"math/rand/v2"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 
 	"pecd/logstore"
 	"pecd/milter/miltertest"
+	"pecd/milter/socket"
 	"pecd/packaging/demo/stage"
 )
 
@@ -118,10 +118,10 @@ func startStrangers(t *testing.T, s *stage.Stage) *strangers {
 				x.first.Add(1)
 				go func() {
 					defer x.ended.Done()
-					err := throw(ctx, strings.TrimPrefix(door, "unix:"), text)
+					err := throw(ctx, door, text)
 					x.first.Done()
 					for err == nil && ctx.Err() == nil {
-						err = throw(ctx, strings.TrimPrefix(door, "unix:"), text)
+						err = throw(ctx, door, text)
 					}
 					if err != nil && ctx.Err() == nil {
 						t.Errorf("%s at %s: %v", name, door, err)
@@ -142,12 +142,11 @@ func (x *strangers) end(t *testing.T) {
 	x.ended.Wait()
 }
 
-// throw says text at a socket and listens until the other side ends, or for a
+// throw says text at a door and listens until the other side ends, or for a
 // little while. That the door hangs up in the middle is its right; that it cannot
 // be reached is an error.
-func throw(ctx context.Context, socket string, text []byte) error {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", socket)
+func throw(ctx context.Context, door string, text []byte) error {
+	conn, err := socket.Dial(ctx, door)
 	if err != nil {
 		return err
 	}

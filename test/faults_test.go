@@ -128,7 +128,6 @@ func finish(t *testing.T, s *stage.Stage, before map[string]float64, letters ...
 // diskFullReceipts takes the space from Alfa's store when Beta's receipts come.
 // However often the MTA tries, they do not pile up in the mailbox.
 func diskFullReceipts(t *testing.T, s *stage.Stage) {
-	aboutPostfix(t, "its log is read")
 	before := registerSizes(t, s)
 	stop(t, s.Beta)
 	l := newLetter("disk-full-receipts")
@@ -144,10 +143,10 @@ func diskFullReceipts(t *testing.T, s *stage.Stage) {
 	waitQueue(t, s.Beta, 1) // the delivery receipt, which Alfa's port 25 cannot spool
 	waitQueue(t, s.Alfa, 1) // the take-charge receipt, which the LMTP door cannot commit
 	for range 5 {
-		tried := strings.Count(fileText(t, s.Alfa.Maillog), "status=deferred")
+		tried := tries(t, s.Alfa)
 		flush(t, s)
 		eventually(t, "the MTA tries again", func() string {
-			if strings.Count(fileText(t, s.Alfa.Maillog), "status=deferred") == tried {
+			if tries(t, s.Alfa) == tried {
 				return "not yet"
 			}
 			return ""
@@ -248,15 +247,14 @@ func mailboxStoreDown(t *testing.T, s *stage.Stage) {
 	finish(t, s, before, l)
 }
 
-// reinjectionDown has Alfa's Postfix refuse for good what pecd brings back, and
+// reinjectionDown has Alfa's MTA refuse for good what pecd brings back, and
 // then stops it. What was accepted waits in the outbox, but for what is for users of
 // Alfa: that needs no MTA.
 func reinjectionDown(t *testing.T, s *stage.Stage) {
-	aboutPostfix(t, "master.cf is changed")
 	before := registerSizes(t, s)
 	said := len(fileText(t, s.Alfa.Pecd.Log))
 	m := &s.Alfa.MailServer
-	reconfigure(t, s, m, m.Reinject+"/inet/smtpd_client_restrictions=reject")
+	restore := reconfigure(t, s, m, refusesReinjection(m))
 	l := newLetter("reinjection-down")
 	if err := l.submit(t, s); err != nil {
 		t.Fatal(err)
@@ -270,26 +268,8 @@ func reinjectionDown(t *testing.T, s *stage.Stage) {
 	if found := lookAround(t, s, "beta", "ordinary"); len(found) > 0 {
 		t.Errorf("something came out: %v", found)
 	}
-	reconfigure(t, s, m, m.Reinject+"/inet/smtpd_client_restrictions=permit_mynetworks,reject")
+	restore()
 	finish(t, s, before, l)
-}
-
-// reconfigure starts a Postfix anew with a parameter of master.cf changed.
-func reconfigure(t *testing.T, s *stage.Stage, m *stage.MailServer, change string) {
-	t.Helper()
-	err := s.StopMTA(within(t), m)
-	if err == nil {
-		var out []byte
-		if out, err = exec.Command("postconf", "-c", m.PostfixDir, "-P", change).CombinedOutput(); err != nil {
-			err = fmt.Errorf("postconf: %w: %s", err, out)
-		}
-	}
-	if err == nil {
-		err = s.StartMTA(within(t), m)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // pecdDown stops both pecd: Beta's port 25 takes nothing, at Alfa's submission the
@@ -312,7 +292,7 @@ func pecdDown(t *testing.T, s *stage.Stage) {
 	if _, err := client.Send(letterFrom, letterTo, second.raw); !errors.As(err, &reply) || reply.Code != 451 {
 		t.Errorf("without pecd a client that was there heard %v, want 451", err)
 	}
-	// One that comes now hears it earlier: Postfix says 454 to its STARTTLS.
+	// One that comes now hears it earlier: Postfix says 454 to its STARTTLS, Sendmail to its AUTH.
 	wantLater(t, second.submit(t, s))
 	start(t, s.Alfa)
 	start(t, s.Beta)

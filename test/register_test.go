@@ -98,7 +98,7 @@ func waitQueue(t *testing.T, p *stage.Provider, n int) []string {
 		}
 		tried := 0
 		for _, q := range queue {
-			if strings.Contains(q, "delay_reason") {
+			if p.PutOff(q) {
 				tried++
 			}
 		}

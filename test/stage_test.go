@@ -26,14 +26,6 @@ func within(t testing.TB) context.Context {
 
 var mta = flag.String("mta", stage.MTAPostfix, "the providers' MTA: postfix or sendmail")
 
-// aboutPostfix leaves a test out of a run with Sendmail, for a reason.
-func aboutPostfix(t testing.TB, why string) {
-	t.Helper()
-	if *mta != stage.MTAPostfix {
-		t.Skip("about Postfix: " + why)
-	}
-}
-
 // newStage starts two providers and the ordinary server, and stops them when the
 // test ends. If the test failed it shows the ends of their logs.
 func newStage(t testing.TB, change ...func(*stage.Options)) *stage.Stage {

@@ -148,12 +148,20 @@ func (c *doctorCmd) sendmailDir() string {
 	if c.SendmailConfigDir != "" || c.PostfixConfigDir != "" {
 		return c.SendmailConfigDir
 	}
-	const standard = "/etc/mail"
-	_, postfix := exec.LookPath("postconf")
-	if _, err := os.Stat(filepath.Join(standard, setup.CFFile)); postfix != nil && err == nil {
-		return standard
+	if sendmailAlone() {
+		return sendmailStandard
 	}
 	return ""
+}
+
+// sendmailStandard is where Sendmail's configuration usually is.
+const sendmailStandard = "/etc/mail"
+
+// sendmailAlone reports whether this machine has a Sendmail and no Postfix.
+func sendmailAlone() bool {
+	_, postfix := exec.LookPath("postconf")
+	_, err := os.Stat(filepath.Join(sendmailStandard, setup.CFFile))
+	return postfix != nil && err == nil
 }
 
 // lookAt is look, also before the daemon's first start: then nothing is kept yet.

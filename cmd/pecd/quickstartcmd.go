@@ -30,7 +30,7 @@ type quickstartCmd struct {
 
 // Run writes the first configuration of an installation, all of it or nothing.
 func (c *quickstartCmd) Run(ctx context.Context, std streams) error {
-	q := setup.Quickstart{Domain: c.Domain, Name: c.Name, Mailboxes: c.Mailboxes, Now: time.Now(), Rand: rand.Reader}
+	q := setup.Quickstart{Domain: c.Domain, Name: c.Name, Mailboxes: c.Mailboxes, Now: time.Now(), Rand: rand.Reader, Sendmail: sendmailAlone()}
 	if q.Name == "" {
 		q.Name = "TEST " + c.Domain
 	}
@@ -81,14 +81,17 @@ func (c *quickstartCmd) Run(ctx context.Context, std streams) error {
 		fmt.Fprintln(std.out, "The key is for tests: what it signs has no legal value, and no other provider believes it.")
 	}
 	file := filepath.Join(q.Dir, "pecd.toml")
+	groups, mta, name := "  usermod -aG postfix pecd       # pecd gives its sockets to Postfix's group\n", "postfix", "Postfix"
+	if q.Sendmail {
+		groups, mta, name = "", "sendmail", "Sendmail"
+	}
 	_, err = fmt.Fprintf(std.out, `next:
-  usermod -aG postfix pecd       # pecd gives its sockets to Postfix's group
-  pecd config check --config %[1]s
-  pecd setup postfix --config %[1]s            # shows what changes in Postfix; --apply makes it
+%[3]s  pecd config check --config %[1]s
+  pecd setup %[4]s --config %[1]s            # shows what changes in %[5]s; --apply makes it
   systemctl enable --now pecd
   pecd doctor --config %[1]s
 Make the mailboxes posta-certificata@%[2]s and ricevute@%[2]s.
-`, file, c.Domain)
+`, file, c.Domain, groups, mta, name)
 	return err
 }
 

@@ -26,7 +26,7 @@ func (p *patient) Accept() (net.Conn, error) {
 	for {
 		c, err := p.Listener.Accept()
 		if err == nil {
-			return c, nil
+			return Prompt(c), nil
 		}
 		if errors.Is(err, net.ErrClosed) || p.ctx.Err() != nil {
 			return nil, err

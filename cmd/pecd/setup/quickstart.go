@@ -36,6 +36,7 @@ type Quickstart struct {
 	Dir       string // of pecd.toml, absolute
 	Store     string // absolute
 	Mailboxes string // socket of the mailbox store
+	Sendmail  bool   // the MTA is Sendmail; else Postfix
 	// Key, Certificate, Anchors and Directory are files of a real provider. All empty:
 	// a test CA and a directory with nobody else are made, of no legal value.
 	Key, Certificate, Anchors, Directory string
@@ -154,43 +155,44 @@ func (q Quickstart) certificate(ca *x509.Certificate, by crypto.Signer, addresse
 
 // toml is the configuration file.
 func (q Quickstart) toml() NewFile {
+	group := "socket_group = \"postfix\"\n"
+	if q.Sendmail {
+		group = "" // its daemon is root, and there need not be a group of its own
+	}
 	text := fmt.Sprintf(`# Written by pecd quickstart. All keys: the example pecd.toml of the package.
 
 [provider]
-name = %q
-domain = %q
+name = %[1]q
+domain = %[2]q
 
 [signer]
-key = %q
-certificate = %q
+key = %[3]q
+certificate = %[4]q
 
 [trust]
-anchors = %q
+anchors = %[5]q
 
 [directory]
-file = %q
+file = %[6]q
 
 [access]
 milter = "unix:/run/pecd/access.sock"
-socket_group = "postfix"
-
+%[9]s
 [gate]
 milter = "unix:/run/pecd/gate.sock"
-socket_group = "postfix"
-
+%[9]s
 [reception]
 lmtp = "unix:/run/pecd/lmtp.sock"
-socket_group = "postfix"
-
+%[9]s
 [delivery]
-store = %q
+store = %[7]q
 
 [courier]
 mta = "inet:127.0.0.1:10033"
 
 [store]
-path = %q
-`, q.Name, q.Domain, q.Key, q.Certificate, q.Anchors, q.Directory, q.Mailboxes, q.Store)
+path = %[8]q
+`, q.Name, q.Domain, q.Key, q.Certificate, q.Anchors, q.Directory, q.Mailboxes, q.Store, group)
 	return NewFile{q.place(), 0o644, []byte(text)}
 }
 

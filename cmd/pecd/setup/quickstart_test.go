@@ -104,6 +104,39 @@ func TestQuickstart(t *testing.T) {
 	}
 }
 
+// TestQuickstartSendmail: where Sendmail is the MTA nothing is Postfix's, whose group
+// need not be there.
+func TestQuickstartSendmail(t *testing.T) {
+	q := quick(t)
+	groups := func() []string {
+		t.Helper()
+		files, err := q.Files(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := WriteNew(files, -1, -1); err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := config.Load(filepath.Join(q.Dir, "pecd.toml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []string{cfg.Access.SocketGroup, cfg.Gate.SocketGroup, cfg.Reception.SocketGroup}
+	}
+	for _, g := range groups() {
+		if g != "postfix" {
+			t.Errorf("with Postfix a socket is of the group %q", g)
+		}
+	}
+	q = quick(t)
+	q.Sendmail = true
+	for _, g := range groups() {
+		if g != "" {
+			t.Errorf("with Sendmail a socket is of the group %q", g)
+		}
+	}
+}
+
 // TestQuickstartWhole: a file in the way leaves nothing behind, whichever it is.
 func TestQuickstartWhole(t *testing.T) {
 	q := quick(t)

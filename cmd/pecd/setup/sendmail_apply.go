@@ -116,12 +116,28 @@ func (s *Sendmail) keep(dir string, plan *SendmailPlan, now time.Time) (*sendmai
 		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), f.Old, 0o600); err != nil {
 			return nil, err
 		}
+		if f.Type != "" && c.WasMap && f.Old != nil && !stale(f.Name) {
+			if err := copyFile(f.Name+".db", filepath.Join(dir, fmt.Sprint(i)+".db")); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := copyFile(s.path(CFFile), filepath.Join(dir, CFFile)); err != nil {
+		return nil, err
 	}
 	b, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return nil, err
 	}
 	return m, os.WriteFile(filepath.Join(dir, "manifest.json"), b, 0o600)
+}
+
+func copyFile(from, to string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, b, 0o600)
 }
 
 // rebuild makes sendmail.cf and the tables of the changed files.
@@ -268,7 +284,45 @@ func (s *Sendmail) takeBack(ctx context.Context, backup string, m *sendmailManif
 			return left, err
 		}
 	}
-	return left, s.rebuild(ctx, tables)
+	if err := s.rebuild(ctx, tables); err != nil {
+		return left, err
+	}
+	return left, s.asMade(backup, m)
+}
+
+// asMade puts back what was made of files that are again as they were, to the octet:
+// sendmail.cf with the comments that tell when it was made, and tables.
+func (s *Sendmail) asMade(backup string, m *sendmailManifest) error {
+	old, err := os.ReadFile(filepath.Join(backup, CFFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // a backup of an earlier pecd
+	}
+	now, nerr := os.ReadFile(s.path(CFFile))
+	if err := errors.Join(err, nerr); err != nil {
+		return err
+	}
+	if _, other := differ(now, old); !other {
+		if err := replace(s.path(CFFile), old); err != nil {
+			return err
+		}
+	}
+	for i, f := range m.Files {
+		made, err := os.ReadFile(filepath.Join(backup, fmt.Sprint(i)+".db"))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		old, oerr := os.ReadFile(filepath.Join(backup, fmt.Sprint(i)))
+		now, nerr := os.ReadFile(f.Name)
+		if err := errors.Join(err, oerr, nerr); err != nil {
+			return err
+		}
+		if bytes.Equal(now, old) {
+			if err := replace(f.Name+".db", made); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // revert takes out of now the changes from old to after that are still there. whole is

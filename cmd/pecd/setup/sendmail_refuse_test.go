@@ -243,3 +243,45 @@ func TestSendmailTime(t *testing.T) {
 		}
 	}
 }
+
+// TestSendmailUndoToTheOctet: what m4 and makemap made is again as it was too, with the
+// comments that tell when; but not where the table would lack what somebody added.
+func TestSendmailUndoToTheOctet(t *testing.T) {
+	for name, others := range map[string]bool{"alone": false, "others too": true} {
+		t.Run(name, func(t *testing.T) {
+			dir, program := mail(t, func(dir string) string { return debianMC(t, dir) }, map[string]string{"access": "x.example\tREJECT\n"})
+			at := func(name string) string { return filepath.Join(dir, name) }
+			appendTo(t, at(CFFile), "##### built by hand\n")
+			if out, err := exec.Command("sh", "-c", `cd "$1" && ./makemap -C sendmail.cf hash access <access`, "sh", dir).CombinedOutput(); err != nil {
+				t.Fatal(err, string(out))
+			}
+			made := func() [2]string {
+				t.Helper()
+				cf, err := os.ReadFile(at(CFFile))
+				db, dberr := os.ReadFile(at("access.db"))
+				if err := errors.Join(err, dberr); err != nil {
+					t.Fatal(err)
+				}
+				return [2]string{string(cf), string(db)}
+			}
+			before := made()
+			applySendmail(t, readSendmail(t, dir, program), noon)
+			if after := made(); after[0] == before[0] || after[1] == before[1] {
+				t.Error("nothing was made anew")
+			}
+			if others {
+				appendTo(t, at("access"), "y.example\tREJECT\n")
+			}
+			if _, _, err := UndoSendmail(t.Context(), dir, program); err != nil {
+				t.Fatal(err)
+			}
+			after := made()
+			if after[0] != before[0] {
+				t.Error("sendmail.cf is not what it was")
+			}
+			if (after[1] == before[1]) == others || strings.Contains(after[1], "y.example") != others {
+				t.Errorf("the same table: %v", after[1] == before[1])
+			}
+		})
+	}
+}

@@ -229,14 +229,20 @@ func (s *Sendmail) StaleTables() (list []string) {
 			continue
 		}
 		file := strings.TrimSuffix(words[len(words)-1], ".db")
-		text, err := os.Stat(file)
-		if err != nil {
-			continue // made of something else
-		}
-		if made, err := os.Stat(file + ".db"); err != nil || made.ModTime().Before(text.ModTime()) {
+		if stale(file) {
 			list = append(list, file)
 		}
 	}
 	slices.Sort(list)
 	return list
+}
+
+// stale reports whether what makemap(8) made of a file is older than that, or missing.
+func stale(file string) bool {
+	text, err := os.Stat(file)
+	if err != nil {
+		return false // made of something else
+	}
+	made, err := os.Stat(file + ".db")
+	return err != nil || made.ModTime().Before(text.ModTime())
 }

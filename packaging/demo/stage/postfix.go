@@ -190,6 +190,14 @@ func (m *MailServer) Queue(ctx context.Context) ([]string, error) {
 	return strings.FieldsFunc(string(out), func(r rune) bool { return r == '\n' }), nil
 }
 
+// PutOff reports whether a message of Queue has been tried and must wait.
+func (m *MailServer) PutOff(queued string) bool {
+	if m.Sendmail != nil {
+		return strings.Contains(queued, "\nMDeferred")
+	}
+	return strings.Contains(queued, `"delay_reason"`)
+}
+
 // Flush makes the MTA try everything in its queue now.
 func (m *MailServer) Flush(ctx context.Context) error {
 	if m.Sendmail != nil {
