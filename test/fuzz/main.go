@@ -8,7 +8,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,7 +57,6 @@ func run(spell time.Duration, only string, keep int) error {
 		if !filter.MatchString(t.pkg + "." + t.name) {
 			continue
 		}
-		fmt.Printf("%s %s\n", t.pkg, t.name)
 		found := filepath.Join(strings.TrimSpace(string(cache)), "fuzz", t.pkg, t.name)
 		t.fuzz(spell)
 		if keep > 0 && t.seeds() == 0 && !t.failed {
@@ -72,6 +70,7 @@ func run(spell time.Duration, only string, keep int) error {
 		}
 		bad = bad || t.failed || t.committed == 0
 		rows = append(rows, t)
+		fmt.Print(t.row())
 	}
 	fmt.Print("\n", table(rows))
 	if bad {
@@ -238,17 +237,20 @@ func (t *target) sendHome(fresh bool) error {
 // table is what came of all.
 func table(rows []*target) string {
 	var b strings.Builder
-	write := func(format string, v ...any) { _, _ = fmt.Fprintf(io.Writer(&b), format, v...) }
-	write("| package | target | executions | new inputs | corpus | committed | coverage of the package | |\n|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("| package | target | executions | new inputs | corpus | committed | coverage of the package | |\n|---|---|---|---|---|---|---|---|\n")
 	for _, t := range rows {
-		verdict := "no failure"
-		switch {
-		case t.failed:
-			verdict = "FAILED"
-		case t.committed == 0:
-			verdict = "no committed corpus"
-		}
-		write("| `%s` | %s | %s | %s | %s | %d | %s | %s |\n", strings.TrimPrefix(t.pkg, "pecd/"), t.name, t.execs, t.found, t.corpus, t.committed, t.coverage, verdict)
+		b.WriteString(t.row())
 	}
 	return b.String()
+}
+
+func (t *target) row() string {
+	verdict := "no failure"
+	switch {
+	case t.failed:
+		verdict = "FAILED"
+	case t.committed == 0:
+		verdict = "no committed corpus"
+	}
+	return fmt.Sprintf("| `%s` | %s | %s | %s | %s | %d | %s | %s |\n", strings.TrimPrefix(t.pkg, "pecd/"), t.name, t.execs, t.found, t.corpus, t.committed, t.coverage, verdict)
 }
