@@ -124,12 +124,13 @@ var matrix = []matrixWay{
 		after: outboxState,
 		again: func(w *crashWorld, _ string) { sendRest(w, false) },
 		end: func(w *crashWorld) string {
-			for _, text := range w.mta {
-				if text != w.mta[0] {
+			copies := w.all(&w.mta)
+			for _, text := range copies {
+				if text != copies[0] {
 					w.t.Error("two copies differ")
 				}
 			}
-			return fmt.Sprint(w.count(&w.mta))
+			return fmt.Sprint(len(copies))
 		},
 		steps: []matrixStep{
 			{"the MTA says 354", stepOffer, 1, [4]string{"in the outbox; 1", "in the outbox; 1", "gone; 1", "gone; 1"}},
@@ -178,7 +179,7 @@ var matrix = []matrixWay{
 		after: func(w *crashWorld) string { return receiptState(w) + "; " + outboxState(w) },
 		again: func(w *crashWorld, _ string) {
 			sendRest(w, true)
-			for _, text := range w.mta { // the MTA brings what did not go straight
+			for _, text := range w.all(&w.mta) { // the MTA brings what did not go straight
 				w.mustArrive([]byte(text), "posta-certificata@alfa.example", anna)
 			}
 		},

@@ -281,10 +281,13 @@ func (w *crashWorld) took(list *[]string, text string) {
 	*list = append(*list, text)
 }
 
-func (w *crashWorld) count(list *[]string) int {
+func (w *crashWorld) count(list *[]string) int { return len(w.all(list)) }
+
+// all is what somebody outside has taken until now.
+func (w *crashWorld) all(list *[]string) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(*list)
+	return slices.Clone(*list)
 }
 
 // playMailbox is the mailbox store.
