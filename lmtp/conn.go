@@ -22,8 +22,8 @@ const maxLine = 8 << 10
 type conn struct {
 	net.Conn
 	s    *Server
-	r    *bufio.Reader
-	line int // octets of the command line so far
+	r    *bufio.Reader // since open
+	line int           // octets of the command line so far
 
 	mu       sync.Mutex // guards what follows, and the order of read deadlines
 	busy     bool       // a message is under way
@@ -32,10 +32,11 @@ type conn struct {
 }
 
 func newConn(s *Server, raw net.Conn) *conn {
-	c := &conn{Conn: raw, s: s}
-	c.r = bufio.NewReaderSize(timed{c}, 64<<10)
-	return c
+	return &conn{Conn: raw, s: s}
 }
+
+// open makes room for what comes, once there is a place for the connection.
+func (c *conn) open() { c.r = bufio.NewReaderSize(timed{c}, 64<<10) }
 
 // timed reads from the network with the idle timeout.
 type timed struct{ c *conn }

@@ -236,6 +236,7 @@ func (l *limited) Accept() (net.Conn, error) {
 		}
 		c := newConn(l.s, raw)
 		if l.s.add(c) {
+			c.open()
 			l.s.opts.Observe(EventConnection)
 			return c, nil
 		}

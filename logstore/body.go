@@ -113,7 +113,11 @@ func (b *body) writeFile(p []byte) error {
 		}
 		b.file = f
 	}
-	if _, err := b.file.Write(p); err != nil {
+	err := b.store.around(StepPrepared, func() error {
+		_, err := b.file.Write(p)
+		return err
+	})
+	if err != nil {
 		return failure("writing a body", err)
 	}
 	return nil
@@ -210,7 +214,7 @@ func (b *body) sync() (row, error) {
 		return row{}, err
 	}
 	if b.file != nil && !b.named {
-		if err := b.store.sync(b.file); err != nil {
+		if err := b.store.around(StepSynced, func() error { return b.store.sync(b.file) }); err != nil {
 			// What has reached the disk after a failed sync nobody knows.
 			b.broken = failure("syncing a body", err)
 			return row{}, b.broken
@@ -229,7 +233,7 @@ func (b *body) name() (bool, error) {
 	}
 	if !b.renamed {
 		path := b.store.bodyPath(b.id)
-		if err := os.Rename(path+tempSuffix, path); err != nil {
+		if err := b.store.around(StepNamed, func() error { return os.Rename(path+tempSuffix, path) }); err != nil {
 			return false, failure("naming a body", err)
 		}
 		b.renamed = true

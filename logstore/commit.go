@@ -235,7 +235,8 @@ func (j *commitJob) syncNames(renamed []*body) error {
 	if len(renamed) == 0 {
 		return nil
 	}
-	if err := syncDir(j.store.bodyDir(), j.store.sync); err != nil {
+	sync := func() error { return syncDir(j.store.bodyDir(), j.store.sync) }
+	if err := j.store.around(StepNameSynced, sync); err != nil {
 		return failure("syncing the names of bodies", err)
 	}
 	for _, b := range renamed {

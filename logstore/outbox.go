@@ -206,7 +206,7 @@ func (j *takenJob) apply(ctx context.Context, t *transaction) error {
 // settle implements job.
 func (j *takenJob) settle(err error) {
 	if err == nil {
-		if err := j.store.removeFiles(j.files); err != nil {
+		if err := j.store.around(StepTakeSettled, func() error { return j.store.removeFiles(j.files) }); err != nil {
 			j.store.log.Warn("bodies that nobody needs are left until the next start", "error", err)
 		}
 		j.store.at(StepTakeSettled)

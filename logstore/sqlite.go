@@ -39,6 +39,11 @@ type Options struct {
 	// goroutines; nil in production. Tests and fault drills stop the process
 	// there.
 	AtStep func(Step)
+	// Around is given each operation that leads to a step, by which something becomes
+	// durable or is lost: it may carry it out or not, and say of it what it likes.
+	// It is called from several goroutines; nil in production. The crash matrix breaks
+	// each operation with it (cmd/pecd, TestCrashMatrix).
+	Around func(step Step, do func() error) error
 	// InlineLimit is the size in octets up to which a body is kept inside SQLite,
 	// where one sync carries it with everything else; larger ones are files. Zero
 	// means 64 KiB.

@@ -33,6 +33,14 @@ func Steps() []Step {
 	}
 }
 
+// around does what leads to step, or has whoever breaks things on purpose do it.
+func (s *SQLite) around(step Step, do func() error) error {
+	if s.options.Around == nil || step == "" {
+		return do()
+	}
+	return s.options.Around(step, do)
+}
+
 // at tells whoever drills faults that the process is at step.
 func (s *SQLite) at(step Step) {
 	if s.options.AtStep != nil && step != "" {

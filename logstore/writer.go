@@ -206,7 +206,11 @@ func (s *SQLite) transact(ctx context.Context, jobs []job) error {
 	// 5. Begin. A crash from here to the end of step 6 leaves nothing in the
 	// database: SQLite rolls back when it is opened, and recover removes the files
 	// that got their names in step 3.
-	if _, err := s.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+	err := s.around(jobs[0].step(begun), func() error {
+		_, err := s.conn.ExecContext(ctx, "BEGIN IMMEDIATE")
+		return err
+	})
+	if err != nil {
 		s.disconnect()
 		return failure("beginning a transaction", err)
 	}
@@ -214,7 +218,7 @@ func (s *SQLite) transact(ctx context.Context, jobs []job) error {
 	s.reach(jobs, begun)
 
 	// 6. Write the rows, and the mark by which step 7 knows them again.
-	if err := t.apply(ctx, jobs); err != nil {
+	if err := s.around(jobs[0].step(written), func() error { return t.apply(ctx, jobs) }); err != nil {
 		s.disconnect() // rolls back
 		return failure("writing", err)
 	}
@@ -223,7 +227,7 @@ func (s *SQLite) transact(ctx context.Context, jobs []job) error {
 	// 7. Commit. A crash before the log is synced leaves nothing, as above, and
 	// after it everything. The caller does not know yet: to the MTA it is a reply
 	// lost on the wire.
-	err := s.commit(s.conn)
+	err = s.around(jobs[0].step(committed), func() error { return s.commit(s.conn) })
 	if err == nil {
 		s.seq, s.chain, s.mark = t.seq, t.chain, t.mark
 	} else if err = s.afterFailedCommit(ctx, t, err); err != nil {

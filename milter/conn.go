@@ -29,7 +29,7 @@ type conn struct {
 	net.Conn
 	s       *Server
 	session *session
-	r       *bufio.Reader
+	r       *bufio.Reader // since open
 
 	// These belong to the connection's goroutine.
 	ready   []byte // what go-milter is to read next
@@ -43,10 +43,13 @@ type conn struct {
 }
 
 func newConn(s *Server, raw net.Conn) *conn {
-	c := &conn{Conn: raw, s: s, r: bufio.NewReaderSize(raw, 16<<10)}
+	c := &conn{Conn: raw, s: s}
 	c.session = &session{s: s, c: c, pending: map[gomilter.Code]macros{}}
 	return c
 }
+
+// open makes room for what comes, once there is a place for the connection.
+func (c *conn) open() { c.r = bufio.NewReaderSize(c.Conn, 16<<10) }
 
 // Read gives go-milter the packets of the MTA, whole ones only: it would print
 // the end of the connection within one.
@@ -108,6 +111,9 @@ func (c *conn) awaitPacket() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	patience := c.s.opts.ReadTimeout
+	if !c.greeted {
+		patience = min(patience, c.s.opts.GreetTimeout)
+	}
 	if c.draining && !c.busy {
 		patience = min(patience, c.s.opts.Linger)
 	}

@@ -129,7 +129,10 @@ type Options struct {
 	// ReadTimeout is how long an MTA may take for one packet, the pause before
 	// it included. It should exceed the time that the MTA lets its clients idle.
 	// 0: 10 minutes.
-	ReadTimeout  time.Duration
+	ReadTimeout time.Duration
+	// GreetTimeout is how long the negotiation may take with which a connection
+	// begins: an MTA has it ready. 0: 30 seconds.
+	GreetTimeout time.Duration
 	WriteTimeout time.Duration // for one answer. 0: 30 seconds
 	// EndTimeout bounds Begin, Recipient and End each. It should be less than
 	// the MTA's own patience (Postfix: milter_content_timeout, 300 s).
@@ -152,6 +155,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.ReadTimeout == 0 {
 		o.ReadTimeout = 10 * time.Minute
+	}
+	if o.GreetTimeout == 0 {
+		o.GreetTimeout = 30 * time.Second
 	}
 	if o.WriteTimeout == 0 {
 		o.WriteTimeout = 30 * time.Second

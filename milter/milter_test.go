@@ -545,6 +545,20 @@ func TestIdleTooLong(t *testing.T) {
 	}
 }
 
+// TestGreetTooLate: who does not negotiate loses the place long before ReadTimeout,
+// whatever else is sent; who has negotiated has all of it.
+func TestGreetTooLate(t *testing.T) {
+	s := start(t, milter.Options{Backend: newRecorder(), GreetTimeout: time.Second})
+	good := s.dial(t)
+	silent, slow := s.raw(t), s.raw(t)
+	if _, err := io.WriteString(slow, head()[:7]); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, silent)
+	mustClose(t, slow)
+	mustSend(t, good, plain, 'd')
+}
+
 func TestEndTimeout(t *testing.T) {
 	r := newRecorder()
 	r.end = func(ctx context.Context, _ *record) milter.Verdict {

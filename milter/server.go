@@ -176,6 +176,7 @@ func (p *pairing) Accept() (net.Conn, error) {
 			_ = raw.Close()
 			continue
 		}
+		c.open()
 		p.s.opts.Observe(EventConnection)
 		p.last = c.session
 		return c, nil

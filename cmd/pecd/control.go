@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"pecd/cmd/pecd/doctor"
 	"pecd/logstore"
 	"pecd/plugins/host"
@@ -63,10 +65,10 @@ func (d *daemon) serveControl(ctx context.Context, l net.Listener) error {
 	mux.HandleFunc("POST /purge", d.purgeNow)
 	// A ReadTimeout would end the context of a request that takes longer, since the
 	// server goes on reading to see whether the client is still there.
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 5 * time.Minute}
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 5 * time.Minute, IdleTimeout: time.Minute}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
-	if err := srv.Serve(l); ctx.Err() == nil {
+	if err := srv.Serve(netutil.LimitListener(l, maxAskers)); ctx.Err() == nil {
 		return err
 	}
 	return nil

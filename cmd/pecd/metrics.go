@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 
 	"pecd/logstore"
 )
@@ -145,6 +146,10 @@ func (s storeCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descKept, float64(st.Infected))
 }
 
+// maxAskers is how many connections are served at once at the listener of the
+// figures, and at the control socket; further ones wait until one has ended.
+const maxAskers = 32
+
 // serve answers /metrics, /healthz and /readyz on l until ctx is done.
 func (m *metrics) serve(ctx context.Context, l net.Listener, h *health) error {
 	mux := http.NewServeMux()
@@ -154,7 +159,7 @@ func (m *metrics) serve(ctx context.Context, l net.Listener, h *health) error {
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
-	if err := srv.Serve(l); ctx.Err() == nil {
+	if err := srv.Serve(netutil.LimitListener(l, maxAskers)); ctx.Err() == nil {
 		return err
 	}
 	return nil

@@ -41,6 +41,7 @@ type serveCmd struct{ configFlag }
 // Run is the daemon: it opens the store, then the way out, then the doors, and
 // ends them in the opposite order when ctx is done.
 func (c *serveCmd) Run(ctx context.Context) error {
+	hangup := catchHangup()
 	format := "text"
 	if cfg, err := config.Load(c.Config); err == nil { // load says what is wrong with it
 		format = cfg.Log.Format
@@ -76,7 +77,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	d := &daemon{secret: secret, file: c.Config, log: log, level: level, store: store, metrics: newMetrics(store)}
+	d := &daemon{hangup: hangup, secret: secret, file: c.Config, log: log, level: level, store: store, metrics: newMetrics(store)}
 	d.time = newClockGuard(in.config.Time, log)
 	d.health = d.newHealth()
 	d.metrics.registry.MustRegister(d.collectors()...)
@@ -164,7 +165,8 @@ func (d *daemon) retire() {
 // A daemon is what runs between start and end.
 type daemon struct {
 	file     string
-	secret   []byte // the store's
+	hangup   <-chan os.Signal // SIGHUP
+	secret   []byte           // the store's
 	log      *slog.Logger
 	level    *slog.LevelVar
 	store    *logstore.SQLite
@@ -351,18 +353,23 @@ func unless(closed, err error) error {
 	return err
 }
 
+// catchHangup is called first of all, and nobody gives the signal back: who asks
+// for a reload before the daemon is ready, or while it drains, must not end it.
+func catchHangup() <-chan os.Signal {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	return hangup
+}
+
 // reloadOnHangup reads the configuration anew at each SIGHUP: keys, anchors,
 // directory and the limits of the access point change at once. What cannot be
 // read leaves everything as it was. Sockets and the store need a restart.
 func (d *daemon) reloadOnHangup(ctx context.Context) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hangup:
+		case <-d.hangup:
 		}
 		d.reload(ctx)
 	}

@@ -207,6 +207,22 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// TestGoldenRegister: what receipts look like that say how far the register was
+// (docs/evidence.md). The field is in what is signed, and nowhere else.
+func TestGoldenRegister(t *testing.T) {
+	i := alfa
+	i.Register = "seq=1234; chain=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	d, err := i.Acceptance(newEvent(), rnd())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if field := []byte(pec.HeaderRegister + ":"); bytes.Contains(d.Header, field) || bytes.Count(bytesOf(t, d.Entity), field) != 1 {
+		t.Error("the field is not in what is signed alone")
+	}
+	golden(t, "acceptance-register-01", signed(t, d))
+	lint(t, d)
+}
+
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
 	file := filepath.Join("testdata", name+".want")

@@ -309,3 +309,35 @@ func TestVerifier(t *testing.T) {
 		}
 	}
 }
+
+// TestClockWasAhead: what was planned while the clock was hours ahead does not keep
+// an ended list, or one that failed, from being fetched when the clock is right.
+func TestClockWasAhead(t *testing.T) {
+	for name, fails := range map[string]bool{"fetched": false, "failed": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			cert := s.certificate("/crl")
+			s.web.Publish("/crl", s.list())
+			k := s.keeper()
+			s.want(k, cert, nil)
+			s.clock.forward(23 * time.Hour)
+			// The list has an hour left. Five hours ahead it has ended, and no new one is
+			// there, or none that could be had.
+			s.clock.forward(5 * time.Hour)
+			if fails {
+				s.web.Fail("/crl", 500)
+			}
+			_ = k.Refresh(context.Background())
+			s.clock.forward(-5 * time.Hour)
+			s.clock.forward(2 * time.Hour) // it has ended indeed
+			s.web.Publish("/crl", s.list())
+			if len(k.dueSources(false)) != 1 {
+				t.Error("it is not due")
+			}
+			s.want(k, cert, nil)
+			if len(k.dueSources(false)) != 0 {
+				t.Error("it stays due")
+			}
+		})
+	}
+}

@@ -44,12 +44,25 @@ func (k *Keeper) pause(s *source) error {
 	switch {
 	case k.closed:
 		return errNothing
+	case s.ahead(k.o.Now()):
+		return nil
 	case s.failures > 0 && k.o.Now().Before(s.due):
 		return fmt.Errorf("%w: %w", errPause, s.err)
 	case s.evidence != nil && k.o.Now().Before(s.tried.Add(k.o.Min)):
 		return errNothing // it is as new as it can be
 	}
 	return nil
+}
+
+// ahead reports whether the last fetch was made while the clock showed more than
+// now: what was planned then would hold up the next until it is that late. After
+// the next nothing is ahead any more. Keeper.mu is held, or s is new.
+func (s *source) ahead(now time.Time) bool {
+	last := s.tried
+	if last.IsZero() {
+		last = s.good // by the daemon that ran before
+	}
+	return now.Before(last)
 }
 
 // launch starts a fetch of s that ends after limit. Keeper.mu is held, and the
@@ -198,7 +211,7 @@ func (k *Keeper) dueSources(all bool) (due []*source) {
 		return old
 	})
 	for _, s := range k.order {
-		if !s.waits() && (all || !now.Before(s.due)) {
+		if !s.waits() && (all || !now.Before(s.due) || s.ahead(now)) {
 			due = append(due, s)
 		}
 	}
@@ -230,6 +243,9 @@ func (k *Keeper) untilDue() time.Duration {
 	defer k.mu.Unlock()
 	wait, now := k.o.Max, k.o.Now()
 	for _, s := range k.order {
+		if s.ahead(now) && !s.waits() {
+			return time.Second
+		}
 		if !s.waits() {
 			wait = min(wait, s.due.Sub(now))
 		}

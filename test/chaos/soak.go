@@ -1,10 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -119,8 +119,12 @@ func typicalOf(list []sample, of func(sample) float64) float64 {
 
 // take reads a provider's own figures and looks at its store.
 func take(ctx context.Context, p *stage.Provider) (s sample, err error) {
+	page, err := figures(ctx, p)
+	if err != nil {
+		return s, err
+	}
 	for name, into := range map[string]*float64{"go_goroutines": &s.goroutines, "process_open_fds": &s.descriptors, "process_resident_memory_bytes": &s.memory} {
-		if *into, err = figure(ctx, p, name); err != nil {
+		if *into, err = figure(page, name); err != nil {
 			return s, err
 		}
 	}
@@ -133,24 +137,29 @@ func take(ctx context.Context, p *stage.Provider) (s sample, err error) {
 	return s, err
 }
 
-// figure is what pecd itself says under a name, whatever its labels; 0 if nothing.
-func figure(ctx context.Context, p *stage.Provider, name string) (float64, error) {
+// figures is the page of all that pecd itself says. It is asked for once a sample,
+// so that its figures are of one moment.
+func figures(ctx context.Context, p *stage.Provider) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Pecd.Config.Metrics.Listen+"/metrics", nil)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer res.Body.Close()
-	lines := bufio.NewScanner(res.Body)
-	for lines.Scan() {
+	return io.ReadAll(res.Body)
+}
+
+// figure is what page says under a name, whatever its labels; 0 if nothing.
+func figure(page []byte, name string) (float64, error) {
+	for line := range strings.Lines(string(page)) {
 		// Labels may hold spaces; the value is behind the last.
-		line := lines.Text()
+		line = strings.TrimSuffix(line, "\n")
 		if label, _, _ := strings.Cut(line, "{"); label == name || strings.HasPrefix(line, name+" ") {
 			return strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
 		}
 	}
-	return 0, lines.Err()
+	return 0, nil
 }

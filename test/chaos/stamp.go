@@ -175,7 +175,11 @@ func (w *world) witnessed(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			heard, err := figure(ctx, p, "pecd_witness_entry")
+			page, err := figures(ctx, p)
+			if err != nil {
+				return err
+			}
+			heard, err := figure(page, "pecd_witness_entry")
 			if err == nil && int64(heard) < last {
 				err = fmt.Errorf("%s: the authority stamped up to entry %.0f of %d", p.Domain, heard, last)
 			}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestProgress(t *testing.T) {
+	const out = `fuzz: elapsed: 0s, gathering baseline coverage: 0/12 completed
+fuzz: elapsed: 3s, execs: 1001 (333/sec), new interesting: 2 (total: 14)
+fuzz: elapsed: 6s, execs: 2003 (334/sec), new interesting: 5 (total: 17)
+PASS
+`
+	if execs, found, corpus := progress(out); execs != "2003" || found != "5" || corpus != "17" {
+		t.Errorf("%s %s %s", execs, found, corpus)
+	}
+	if execs, _, _ := progress("FAIL"); execs != "?" {
+		t.Errorf("no figures give %s", execs)
+	}
+}
+
+// TestSeeds: what is kept of found inputs is small, of different sizes, and not more
+// than was asked for; guests leave nothing.
+func TestSeeds(t *testing.T) {
+	found, dir := t.TempDir(), t.TempDir()
+	for name, size := range map[string]int{"a": 10, "b": 500, "c": 900, "d": maxSeed + 1, "e": 20} {
+		if err := os.WriteFile(filepath.Join(found, name), make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := &target{dir: dir, name: "FuzzX"}
+	if g.seeds() != 0 {
+		t.Error("seeds where there are none")
+	}
+	if err := g.commit(found, 2); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := filepath.Glob(filepath.Join(g.corpusDir(), "*"))
+	if err != nil || g.seeds() != 2 || filepath.Base(kept[0])+filepath.Base(kept[1]) != "ce" {
+		t.Errorf("kept %v, %v", kept, err)
+	}
+	if err := copyFile(filepath.Join(found, "a"), filepath.Join(g.corpusDir(), guest+"a")); err != nil {
+		t.Fatal(err)
+	}
+	if g.seeds() != 2 {
+		t.Error("guests are counted")
+	}
+	if err := g.sendHome(false); err != nil || g.seeds() != 2 {
+		t.Errorf("%d left, %v", g.seeds(), err)
+	}
+}
+
+func TestTable(t *testing.T) {
+	out := table([]*target{{pkg: "pecd/milter", name: "FuzzSession", execs: "5", found: "1", corpus: "3", coverage: "60.1%", committed: 2},
+		{pkg: "pecd/lmtp", name: "FuzzServer"}, {pkg: "pecd/lmtp", name: "FuzzX", failed: true, committed: 1}})
+	for _, want := range []string{"| `milter` | FuzzSession | 5 | 1 | 3 | 2 | 60.1% | no failure |\n", "no committed corpus |\n", "FAILED |\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the table lacks %q:\n%s", want, out)
+		}
+	}
+}
