@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -133,6 +134,12 @@ func (c *doctorCmd) site(ctx context.Context) doctor.Site {
 		}
 		if err := in.close(); err != nil {
 			fmt.Fprintln(os.Stderr, "pecd doctor:", err)
+		}
+	}
+	if program, err := exec.LookPath("doveconf"); err == nil && strings.HasPrefix(s.Config.Delivery.Store, "unix:") {
+		s.Dovecot = func(ctx context.Context) (string, error) {
+			out, err := exec.CommandContext(ctx, program, "-n").Output()
+			return string(out), err
 		}
 	}
 	if dir := c.sendmailDir(); dir != "" {

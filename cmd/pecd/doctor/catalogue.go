@@ -73,13 +73,17 @@ var catalogue = map[string]Entry{
 	"canary-lost":    {Error, "The canary was taken and not delivered", "Certified messages do not arrive, or their senders get no receipt.", "pecd log search --config {config}; postqueue -c {postfix} -p"},
 
 	// Sockets and ports.
-	"socket-missing":    {Error, "A socket of pecd's is not there", permission, "systemctl restart pecd"},
-	"socket-stale":      {Error, "Nobody answers at a socket of pecd's", permission, "systemctl restart pecd"},
-	"socket-permission": {Error, "Postfix may not connect to a socket of pecd's", permission, "set socket_group = \"postfix\" and socket_mode = \"0660\" in {config}, and give Postfix the way there: chmod o+x on the directories; then systemctl restart pecd"},
-	"socket-chroot":     {Error, "A service of Postfix's cannot reach a socket from its chroot", permission, setupFix},
-	"mailboxes-down":    {Error, "The mailbox store does not answer", "Nothing is delivered; messages wait at the MTA.", "systemctl status dovecot; doveconf -n service/lmtp # delivery.store is {mailboxes}"},
-	"listener-down":     {Error, "The MTA's listener for signed messages does not answer", "What pecd has accepted does not go out.", "postfix -c {postfix} status; postfix -c {postfix} start"},
-	"port-closed":       {Error, "Nobody listens at a port of the MTA's", "Users or other providers cannot send.", "postfix -c {postfix} status; postfix -c {postfix} start"},
+	"socket-missing":     {Error, "A socket of pecd's is not there", permission, "systemctl restart pecd"},
+	"socket-stale":       {Error, "Nobody answers at a socket of pecd's", permission, "systemctl restart pecd"},
+	"socket-permission":  {Error, "Postfix may not connect to a socket of pecd's", permission, "set socket_group = \"postfix\" and socket_mode = \"0660\" in {config}, and give Postfix the way there: chmod o+x on the directories; then systemctl restart pecd"},
+	"socket-chroot":      {Error, "A service of Postfix's cannot reach a socket from its chroot", permission, setupFix},
+	"mailboxes-down":     {Error, "The mailbox store does not answer", "Nothing is delivered; messages wait at the MTA.", "systemctl status dovecot; doveconf -n service/lmtp # delivery.store is {mailboxes}"},
+	"mailboxes-unsynced": {Error, "Dovecot does not sync what it says it has stored", "After a crash of the machine a delivery receipt stands for a message that is gone.", "remove mail_fsync from Dovecot's configuration (the default is optimized); systemctl reload dovecot"},
+	"mailboxes-anybody":  {Warning, "Dovecot takes mail for addresses that do not exist", "Delivery is certified to addresses that nobody reads.", "remove allow_all_users from Dovecot's userdb; systemctl reload dovecot"},
+	"sieve":              {Warning, "Rules of users can take away what a receipt calls delivered", "Dovecot says 250 for a message that a script rejects or redirects; it is not in the mailbox.", "in Dovecot's plugin block: sieve_max_redirects = 0 and sieve_extensions = -reject, or no sieve in mail_plugins of protocol lmtp (docs/dovecot.md)"},
+	"sieve-discard":      {Advice, "Rules of users can discard mail before it is in the mailbox", "Dovecot says 250 for a message that a script discards; a receipt calls it delivered.", "run Sieve after the delivery (imapsieve), or let users edit no scripts by hand: no managesieve (docs/dovecot.md)"},
+	"listener-down":      {Error, "The MTA's listener for signed messages does not answer", "What pecd has accepted does not go out.", "postfix -c {postfix} status; postfix -c {postfix} start"},
+	"port-closed":        {Error, "Nobody listens at a port of the MTA's", "Users or other providers cannot send.", "postfix -c {postfix} status; postfix -c {postfix} start"},
 
 	// Postfix: submission.
 	"postfix-unreadable": {Error, "Postfix's configuration cannot be read", "It cannot be told whether mail goes through pecd.", "postconf -c {postfix} -n"},

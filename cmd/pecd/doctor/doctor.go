@@ -65,6 +65,9 @@ type Site struct {
 	Resolver interface {
 		LookupMX(ctx context.Context, name string) ([]*net.MX, error)
 	}
+	// Dovecot returns what doveconf -n prints; nil: the mailbox store is none of this
+	// machine.
+	Dovecot func(ctx context.Context) (string, error)
 	// Clock says how good the machine's clock is; nil: it is left out.
 	Clock func() (Clock, error)
 	// HandlerKeys is where Plesk keeps DKIM keys, by domain. Default: /etc/domainkeys.
@@ -129,6 +132,7 @@ func Examine(ctx context.Context, s Site) []Finding {
 		v.lookAtSendmail(ctx)
 	}
 	v.sockets(ctx)
+	v.dovecot(ctx)
 	v.clock()
 	v.dns(ctx)
 	return v.found
