@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"sync/atomic"
@@ -52,11 +53,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		return err
 	}
 	setLevel(level, in.config.Log.Level)
-	// Live data is small, so the collector runs often for little: letting it wait
-	// saves a tenth of the processor for some MB (docs/performance.md).
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
-	}
+	patientCollector()
 	// A limit on the length of files is a full disk: the write fails, and is dealt
 	// with there. Go ends the process otherwise.
 	signal.Ignore(syscall.SIGXFSZ)
@@ -106,6 +103,25 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		return err
 	}
 	return d.run(ctx, in)
+}
+
+// garbageAllowed is what the collector may leave before it works harder, in octets;
+// beside it twice what the installation itself needs.
+const garbageAllowed = 96 << 20
+
+// patientCollector has the garbage collector wait: live data is small, so it runs
+// often for little. That saves a tenth of the processor for some MB, which are
+// bounded for the moment when many large messages come together
+// (docs/performance.md). Who sets GOGC or GOMEMLIMIT decides himself.
+func patientCollector() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		debug.SetMemoryLimit(garbageAllowed + 2*int64(m.HeapAlloc))
+	}
 }
 
 // rsaLibrary is what signs with RSA keys that lie in files.
