@@ -57,7 +57,7 @@ test: as-root for-test
 	$(GO) test -race -count=1 -timeout 25m ./...
 
 test-sendmail: as-root for-test
-	$(GO) test -count=1 -timeout 25m ./test -mta sendmail
+	$(GO) test -count=1 -timeout 40m ./test -mta sendmail
 
 # TestCountersign wants the place of the access point for itself.
 test-outside: as-root for-test
