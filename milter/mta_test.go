@@ -3,6 +3,7 @@ package milter_test
 import (
 	"bufio"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"strings"
@@ -113,6 +114,33 @@ var toTheOctet = map[string]string{
 	"blank in MIME part": "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type : text/plain\r\n" +
 		"X:y\r\n\r\n\xe8\r\n--b--\r\n",
 	"large": "A: b\r\n\r\n" + strings.Repeat("0123456789abcdef0123456789abcdef\r\n", 100_000),
+}
+
+// otherwise are contents that a milter sees otherwise, by either MTA: what is sent, and
+// what is seen.
+var otherwise = map[string][2]string{
+	"blank before colon":      {"A : x\r\nB\t: y\r\n\r\nb\r\n", "A: x\r\nB: y\r\n\r\nb\r\n"},
+	"no empty line":           {"A: b\r\n", "A: b\r\n\r\n"},
+	"body only":               {"body only\r\n", "\r\nbody only\r\n"},
+	"header ended by a line":  {"A: b\r\nnot a field\r\nB: c\r\n", "A: b\r\n\r\nnot a field\r\nB: c\r\n"},
+	"8-bit name of a field":   {"A: b\r\nn\xc3\xa4: x\r\n\r\nb\r\n", "A: b\r\n\r\nn\xc3\xa4: x\r\n\r\nb\r\n"},
+	"empty name of a field":   {": x\r\nA: b\r\n\r\nz\r\n", "\r\n: x\r\nA: b\r\n\r\nz\r\n"},
+	"first line begins blank": {" x\r\nA: b\r\n\r\nz\r\n", "\r\n x\r\nA: b\r\n\r\nz\r\n"},
+}
+
+// differs sends the contents of otherwise and those of one MTA alone, and wants each to
+// be seen as it says.
+func differs(t *testing.T, seen func(t *testing.T, content string) (got, reply string), alone map[string][2]string) {
+	t.Helper()
+	tests := maps.Clone(otherwise)
+	maps.Copy(tests, alone)
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got, reply := seen(t, test[0]); got != test[1] {
+				t.Errorf("sent %q\nseen %q\nwant %q\n%s", test[0], got, test[1], reply)
+			}
+		})
+	}
 }
 
 // lines returns n octets of header field text in folded lines.

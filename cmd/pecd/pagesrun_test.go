@@ -44,7 +44,7 @@ func TestPagesRun(t *testing.T) {
 		return // the inner one is TestPagesInside
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: it mounts, and starts servers")
+		t.Fatal("needs root: it mounts, and starts servers")
 	}
 	root, err := os.MkdirTemp("/var/tmp", "pecd-pages-") // users of the servers must get there
 	if err != nil {
