@@ -87,6 +87,7 @@ func lies(t *testing.T, dir string, judge func(...string) (verdict, error)) erro
 		{"--hide", first["X-Ricevuta: avvenuta-consegna"], "final outcomes"},
 		{"--hide", first["X-Trasporto: posta-certificata"], "no copy in the mailbox"},
 		{"--refused", world.Sendings[0].MsgID, "nobody had accepted"},
+		{"--garbled", first["X-Ricevuta: accettazione"], "verification failure"},
 	} {
 		v, err := judge(lie.what, lie.file)
 		if err != nil {

@@ -3,13 +3,15 @@ RFC 6109 says about messages, and the table of the register. It reads world.json
 all mailboxes and the registers, and prints as JSON what it counted and every
 violation that it found.
 
-usage: oracle.py world.json [--hide FILE] [--refused MSGID]
+usage: oracle.py world.json [--hide FILE] [--refused MSGID] [--garbled FILE]
 
-The last two tell it lies, so that a test can see that it notices: a mail that is
-not there, a message that its client was refused.
+The last three tell it lies, so that a test can see that it notices: a mail that is
+not there, a message that its client was refused, a mail that somebody has changed.
 """
 import collections
 import concurrent.futures
+import ctypes
+import ctypes.util
 import email
 import email.policy
 import json
@@ -213,16 +215,73 @@ class Judge:
             self.wrong("the register has a %s of %s that nobody got: %s" % key)
 
     def signatures(self):
+        """OpenSSL's library verifies each, and its program one of each kind."""
+        certified = [m for m in self.distinct.values() if m.kind]
+        verifier = Verifier(self.world["ca"])
+
         def check(m):
+            raw = m.raw
+            if m.path == self.lies.get("garbled"):
+                raw = raw.replace(b"multipart/mixed", b"multipart/Mixed", 1)  # the first line of what is signed
+            return verifier.wrong(raw)
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            for m, bad in zip(certified, pool.map(check, certified)):
+                self.counts["signatures verified by OpenSSL"] += not bad
+                if bad:
+                    self.wrong("%s: OpenSSL: %s" % (m.path, bad))
+        for m in {m.kind: m for m in certified}.values():
             p = subprocess.run(["openssl", "cms", "-verify", "-in", m.path, "-CAfile", self.world["ca"], "-purpose", "any",
                                 "-out", os.devnull], capture_output=True, text=True)
-            return None if p.returncode == 0 else "%s: OpenSSL: %s" % (m.path, p.stderr.strip().replace("\n", "; "))
-        certified = [m for m in self.distinct.values() if m.kind]
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            for bad in pool.map(check, certified):
-                self.counts["signatures verified by OpenSSL"] += bad is None
-                if bad:
-                    self.wrong(bad)
+            if p.returncode:
+                self.wrong("%s: OpenSSL: %s" % (m.path, p.stderr.strip().replace("\n", "; ")))
+
+
+class Verifier:
+    """What openssl cms -verify -purpose any -CAfile does, without a process for each message."""
+
+    PURPOSE_ANY = 7
+
+    def __init__(self, ca):
+        name = ctypes.util.find_library("crypto")
+        if name is None:
+            raise SystemExit("no libcrypto: install OpenSSL")
+        self.lib = ctypes.CDLL(name)
+        p, i = ctypes.c_void_p, ctypes.c_int
+        for name, result, arguments in (
+                ("X509_STORE_new", p, ()), ("X509_STORE_load_locations", i, (p, ctypes.c_char_p, ctypes.c_char_p)),
+                ("X509_STORE_set_purpose", i, (p, i)), ("BIO_new_mem_buf", p, (ctypes.c_char_p, i)), ("BIO_free", i, (p,)),
+                ("SMIME_read_CMS", p, (p, ctypes.POINTER(p))), ("CMS_verify", i, (p, p, p, p, p, ctypes.c_uint)),
+                ("CMS_ContentInfo_free", None, (p,)), ("ERR_get_error", ctypes.c_ulong, ()), ("ERR_clear_error", None, ()),
+                ("ERR_error_string_n", None, (ctypes.c_ulong, ctypes.c_char_p, ctypes.c_size_t))):
+            f = getattr(self.lib, name)
+            f.restype, f.argtypes = result, arguments
+        self.store = self.lib.X509_STORE_new()
+        if self.lib.X509_STORE_load_locations(self.store, os.fsencode(ca), None) != 1 or \
+                self.lib.X509_STORE_set_purpose(self.store, self.PURPOSE_ANY) != 1:
+            raise SystemExit("%s: %s" % (ca, self.said()))
+
+    def said(self):
+        """OpenSSL's errors of this thread, the oldest first."""
+        texts, text = [], ctypes.create_string_buffer(256)
+        while code := self.lib.ERR_get_error():
+            self.lib.ERR_error_string_n(code, text, len(text))
+            texts.append(text.value.decode())
+        return "; ".join(texts)
+
+    def wrong(self, raw):
+        """What is wrong with a signed message; empty: nothing."""
+        lib, content, cms = self.lib, ctypes.c_void_p(), None
+        lib.ERR_clear_error()
+        message = lib.BIO_new_mem_buf(raw, len(raw))
+        try:
+            cms = lib.SMIME_read_CMS(message, ctypes.byref(content))
+            if cms and lib.CMS_verify(cms, None, self.store, content, None, 0) == 1:
+                return ""
+            return self.said() or "no reason given"
+        finally:
+            lib.CMS_ContentInfo_free(cms)
+            lib.BIO_free(content)
+            lib.BIO_free(message)
 
 
 def main(argv):

@@ -80,6 +80,11 @@ func healthy(t *testing.T, mta string) (*stage.Stage, Site) {
 
 func readPostfix(t *testing.T, dir string) *setup.Postfix {
 	t.Helper()
+	// A main.cf that has just been written Postfix looks at for up to two seconds
+	// before it believes it.
+	if err := os.Chtimes(filepath.Join(dir, "main.cf"), time.Time{}, time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
 	p, err := setup.Read(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)

@@ -29,7 +29,7 @@ var panels = map[string]struct{ main, master string }{
 		"smtp inet n - y - - smtpd\nsubmission inet n - y - - smtpd\n  -o syslog_name=postfix/submission\n  -o smtpd_sasl_auth_enable=yes\nsmtps inet n - y - - smtpd\n  -o smtpd_tls_wrappermode=yes\n" + base},
 	"Plesk": {"smtpd_milters = , inet:127.0.0.1:12768\nmessage_size_limit = 10240000\nvirtual_transport = plesk_virtual\n",
 		"smtp inet n - n - - smtpd -o smtpd_proxy_filter=\nsubmission inet n - n - - smtpd -o smtpd_sasl_auth_enable=yes -o smtpd_tls_security_level=may\n" + base},
-	"Modoboa": {"smtpd_milters = inet:127.0.0.1:12345, inet:localhost:8891\nmilter_default_action = accept\nmilter_content_timeout = 30s\nmilter_mail_macros = i {mail_addr}\n",
+	"Modoboa": {"smtpd_milters = inet:127.0.0.1:11332, inet:127.0.0.1:12345\nmilter_default_action = accept\nmilter_content_timeout = 30s\nmilter_mail_macros = i {mail_addr}\n",
 		"smtp inet n - - - 1 postscreen\nsmtpd pass - - - - - smtpd\nsubmission inet n - - - - smtpd\n  -o smtpd_sasl_auth_enable=yes\n  -o cleanup_service_name=ascleanup\nascleanup unix n - - - 0 cleanup\n  -o header_checks=\n" + base},
 	"iRedMail": {"content_filter = smtp-amavis:[127.0.0.1]:10024\nmaximal_queue_lifetime = 4h\n",
 		"smtp inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd\nsubmission inet n - n - - smtpd\n  -o content_filter=smtp-amavis:[127.0.0.1]:10026\n" +
@@ -67,8 +67,18 @@ func instance(t *testing.T, main, master string) string {
 	return dir
 }
 
+// settled makes main.cf an old file: one that has just been written Postfix looks at for
+// up to two seconds before it believes it.
+func settled(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.Chtimes(filepath.Join(dir, "main.cf"), noon, noon); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func read(t *testing.T, dir string) *Postfix {
 	t.Helper()
+	settled(t, dir)
 	p, err := Read(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
@@ -206,11 +216,11 @@ func TestDKIM(t *testing.T) {
 	apply(t, read(t, dir))
 	now := read(t, dir)
 	s := now.Service("submission", "inet")
-	if got := now.In(s, "smtpd_milters"); got != "inet:127.0.0.1:12345, { unix:/run/pecd/access.sock, default_action=tempfail }" {
+	if got := now.In(s, "smtpd_milters"); got != "inet:127.0.0.1:11332, { unix:/run/pecd/access.sock, default_action=tempfail }" {
 		t.Errorf("submission: %q", got)
 	}
 	l := now.Listener(wants().Reinject)
-	if got := now.In(l, "smtpd_milters"); got != "inet:localhost:8891" || strings.Contains(now.In(l, "receive_override_options"), "no_milters") {
+	if got := now.In(l, "smtpd_milters"); got != "inet:127.0.0.1:12345" || strings.Contains(now.In(l, "receive_override_options"), "no_milters") {
 		t.Errorf("listener: %q, %q", got, now.In(l, "receive_override_options"))
 	}
 	if now.Service("smtpd", "pass") == nil || len(Milters(now.In(now.Service("smtpd", "pass"), "smtpd_milters"))) != 3 {
