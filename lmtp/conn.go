@@ -24,8 +24,11 @@ type conn struct {
 	s    *Server
 	r    *bufio.Reader // since open
 	line int           // octets of the command line so far
+	// greetBy is when LHLO must have come. Since open.
+	greetBy time.Time
 
 	mu       sync.Mutex // guards what follows, and the order of read deadlines
+	greeted  bool       // LHLO came
 	busy     bool       // a message is under way
 	draining bool       // to end when not busy
 	closed   bool
@@ -36,9 +39,12 @@ func newConn(s *Server, raw net.Conn) *conn {
 }
 
 // open makes room for what comes, once there is a place for the connection.
-func (c *conn) open() { c.r = bufio.NewReaderSize(timed{c}, 64<<10) }
+func (c *conn) open() {
+	c.r = bufio.NewReaderSize(timed{c}, 64<<10)
+	c.greetBy = time.Now().Add(c.s.opts.GreetTimeout)
+}
 
-// timed reads from the network with the idle timeout.
+// timed reads from the network with the timeouts of the server.
 type timed struct{ c *conn }
 
 func (t timed) Read(p []byte) (int, error) {
@@ -55,7 +61,18 @@ func (c *conn) await() error {
 	if c.draining && !c.busy {
 		return os.ErrDeadlineExceeded // go-smtp says 421 and ends
 	}
-	return c.Conn.SetReadDeadline(time.Now().Add(c.s.opts.IdleTimeout))
+	until := time.Now().Add(c.s.opts.IdleTimeout)
+	if !c.greeted && c.greetBy.Before(until) {
+		until = c.greetBy // however slowly it comes
+	}
+	return c.Conn.SetReadDeadline(until)
+}
+
+// greet marks that LHLO came.
+func (c *conn) greet() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.greeted = true
 }
 
 // Read gives go-smtp at most one line.
@@ -101,7 +118,7 @@ func (c *conn) Close() error {
 	if again {
 		return nil
 	}
-	defer c.s.remove(c)
+	defer c.s.keep.Remove(c)
 	return c.Conn.Close()
 }
 
@@ -123,8 +140,11 @@ func (c *conn) idle() {
 	c.busy = false
 }
 
-// drain makes the connection end: now, or when its message has ended.
-func (c *conn) drain() {
+// Kill implements socket.Kept.
+func (c *conn) Kill() { _ = c.Conn.Close() } // one that is closed already has ended
+
+// Drain makes the connection end: now, or when its message has ended.
+func (c *conn) Drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.draining = true

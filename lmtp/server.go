@@ -2,12 +2,10 @@ package lmtp
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -16,7 +14,7 @@ import (
 )
 
 // ErrServerClosed is returned by Serve after Shutdown.
-var ErrServerClosed = errors.New("lmtp: server closed")
+var ErrServerClosed = socket.ErrServerClosed
 
 // A Backend is asked once per message. It may be called concurrently for
 // different messages.
@@ -63,6 +61,9 @@ type Options struct {
 	MaxConnections int
 	MaxRecipients  int   // of one message; further ones hear 452. 0: 1,000
 	MaxMessage     int64 // octets; larger messages hear 552. 0: no limit
+	// GreetTimeout is how long LHLO may take with which a connection begins. 0: 30
+	// seconds, since until then a connection keeps its place for nothing.
+	GreetTimeout time.Duration
 	// IdleTimeout is how long the MTA may be silent, between commands and within
 	// the content. 0: 5 minutes.
 	IdleTimeout  time.Duration
@@ -87,6 +88,9 @@ func (o Options) withDefaults() Options {
 	if o.MaxRecipients == 0 {
 		o.MaxRecipients = 1000
 	}
+	if o.GreetTimeout == 0 {
+		o.GreetTimeout = 30 * time.Second
+	}
 	if o.IdleTimeout == 0 {
 		o.IdleTimeout = 5 * time.Minute
 	}
@@ -106,25 +110,13 @@ func (o Options) withDefaults() Options {
 type Server struct {
 	opts Options
 	lib  *smtp.Server
-
-	ctx    context.Context // ends when a shutdown can wait no longer
-	cancel context.CancelFunc
-
-	mu        sync.Mutex // guards what follows
-	closing   bool
-	listeners map[net.Listener]struct{}
-	conns     map[*conn]struct{}
-	ended     sync.WaitGroup // one for each element of conns; Add only while closing is false
+	keep *socket.Keeper
 }
 
 // NewServer returns a server that waits for Serve.
 func NewServer(o Options) *Server {
-	s := &Server{
-		opts:      o.withDefaults(),
-		listeners: map[net.Listener]struct{}{},
-		conns:     map[*conn]struct{}{},
-	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	o = o.withDefaults()
+	s := &Server{opts: o, keep: socket.NewKeeper(o.MaxConnections)}
 	s.lib = smtp.NewServer(smtp.BackendFunc(s.newSession))
 	s.lib.LMTP = true
 	s.lib.Domain = s.opts.Domain
@@ -141,86 +133,14 @@ func NewServer(o Options) *Server {
 // Serve takes connections from l until Shutdown, then returns ErrServerClosed.
 // Errors of Accept that may pass do not end it. It closes l.
 func (s *Server) Serve(l net.Listener) error {
-	patient := socket.Patient(s.ctx, l, func(err error) {
-		s.opts.Log.Error("lmtp: cannot accept a connection", "error", err)
-	})
-	s.mu.Lock()
-	if s.closing {
-		s.mu.Unlock()
-		return errors.Join(ErrServerClosed, l.Close())
-	}
-	s.listeners[l] = struct{}{}
-	s.mu.Unlock()
-
-	err := s.lib.Serve(&limited{Listener: patient, s: s})
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closing {
-		return ErrServerClosed
-	}
-	delete(s.listeners, l)
-	return errors.Join(err, l.Close())
+	report := func(err error) { s.opts.Log.Error("lmtp: cannot accept a connection", "error", err) }
+	return s.keep.Serve(l, report, func(l net.Listener) error { return s.lib.Serve(&limited{Listener: l, s: s}) })
 }
 
 // Shutdown stops accepting, ends connections without a message, and waits until
 // the messages under way have been answered. When ctx ends first it closes all
 // connections, cancels what the backend does, and returns the error of ctx.
-func (s *Server) Shutdown(ctx context.Context) error {
-	err := s.stopAccepting()
-	done := make(chan struct{})
-	go func() { // ends with the last connection
-		s.ended.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-		s.cancel()
-		return err
-	case <-ctx.Done():
-		s.cancel()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for c := range s.conns {
-			_ = c.Conn.Close() // the connection's own goroutine does the rest
-		}
-		return ctx.Err()
-	}
-}
-
-func (s *Server) stopAccepting() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closing = true
-	var errs []error
-	for l := range s.listeners {
-		errs = append(errs, l.Close())
-	}
-	clear(s.listeners)
-	for c := range s.conns {
-		c.drain()
-	}
-	return errors.Join(errs...)
-}
-
-// add registers a new connection; false: it is one too many.
-func (s *Server) add(c *conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closing || len(s.conns) >= s.opts.MaxConnections {
-		return false
-	}
-	s.conns[c] = struct{}{}
-	s.ended.Add(1)
-	return true
-}
-
-func (s *Server) remove(c *conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.conns, c)
-	s.ended.Done()
-}
+func (s *Server) Shutdown(ctx context.Context) error { return s.keep.Shutdown(ctx) }
 
 // A limited listener makes connections ours and refuses those beyond the limit.
 type limited struct {
@@ -235,7 +155,7 @@ func (l *limited) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		c := newConn(l.s, raw)
-		if l.s.add(c) {
+		if l.s.keep.Add(c) {
 			c.open()
 			l.s.opts.Observe(EventConnection)
 			return c, nil

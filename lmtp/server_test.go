@@ -420,6 +420,17 @@ func TestIdle(t *testing.T) {
 	}
 }
 
+// TestGreetTooLate: who does not say who he is, or says it too slowly, makes room.
+func TestGreetTooLate(t *testing.T) {
+	s := start(t, lmtp.Options{Backend: newRecorder(), GreetTimeout: time.Second})
+	good := s.dial(t)
+	silent, slow := s.raw(t), s.raw(t)
+	slow.send("NOOP\r\nLHL")
+	silent.mustClose()
+	slow.mustClose()
+	good.cmd("NOOP", "250")
+}
+
 func TestTooManyConnections(t *testing.T) {
 	s := start(t, lmtp.Options{Backend: newRecorder(), MaxConnections: 1})
 	first := s.dial(t)

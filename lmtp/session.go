@@ -32,8 +32,11 @@ type session struct {
 	keys []string // recipients as go-smtp names them
 }
 
+// newSession is called for LHLO.
 func (s *Server) newSession(c *smtp.Conn) (smtp.Session, error) {
-	return &session{s: s, c: c.Conn().(*conn)}, nil
+	x := &session{s: s, c: c.Conn().(*conn)}
+	x.c.greet()
+	return x, nil
 }
 
 // Mail implements smtp.Session.
@@ -216,7 +219,7 @@ func (x *session) envelope() Envelope {
 }
 
 func (x *session) context() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(x.s.ctx, x.s.opts.EndTimeout)
+	return context.WithTimeout(x.s.keep.Context(), x.s.opts.EndTimeout)
 }
 
 // guard calls the backend and turns a panic into an error.

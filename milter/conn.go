@@ -195,8 +195,8 @@ func (c *conn) idle() {
 	c.busy = false
 }
 
-// drain makes the connection end when there is no message on it for a while.
-func (c *conn) drain() {
+// Drain makes the connection end when there is no message on it for a while.
+func (c *conn) Drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.draining = true
@@ -204,6 +204,9 @@ func (c *conn) drain() {
 		_ = c.Conn.SetReadDeadline(time.Now().Add(c.s.opts.Linger)) // fails only if the connection has ended already
 	}
 }
+
+// Kill implements socket.Kept.
+func (c *conn) Kill() { _ = c.Conn.Close() } // one that is closed already has ended
 
 // fail keeps the connection from being read further, so that it ends and the MTA
 // applies its default action. The first reason is logged.
@@ -239,7 +242,7 @@ func (c *conn) Write(p []byte) (int, error) {
 
 // Close is called once, by go-milter when the connection ends.
 func (c *conn) Close() error {
-	defer c.s.remove(c)
+	defer c.s.keep.Remove(c)
 	c.session.forget()
 	return c.Conn.Close()
 }

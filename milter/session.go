@@ -165,7 +165,7 @@ func (s *session) queueID() string {
 
 // context returns the context for one call of the backend.
 func (s *session) context() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(s.s.ctx, s.s.opts.EndTimeout)
+	return context.WithTimeout(s.s.keep.Context(), s.s.opts.EndTimeout)
 }
 
 func (c client) describe(e *Envelope) {
