@@ -107,7 +107,7 @@ func (b *body) flush() error {
 
 func (b *body) writeFile(p []byte) error {
 	if b.file == nil {
-		f, err := os.OpenFile(b.store.bodyPath(b.id)+tempSuffix, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+		f, err := create(b.store.bodyPath(b.id) + tempSuffix)
 		if err != nil {
 			return failure("creating a body", err)
 		}

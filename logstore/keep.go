@@ -38,7 +38,7 @@ type keptFile struct {
 // newKeptFile copies c into a temporary file.
 func (s *SQLite) newKeptFile(c message.Content) (*keptFile, error) {
 	k := &keptFile{store: s, id: s.nextKept.Add(1), digest: sha256.New()}
-	f, err := os.OpenFile(virusPath(s.options.Dir, k.id)+tempSuffix, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	f, err := create(virusPath(s.options.Dir, k.id) + tempSuffix)
 	if err != nil {
 		return nil, failure("creating an infected message", err)
 	}

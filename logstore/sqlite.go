@@ -232,6 +232,9 @@ func makeDir(dir string) error {
 		return nil
 	}
 	if err == nil {
+		err = handOverDir(dir)
+	}
+	if err == nil {
 		err = syncDir(filepath.Dir(filepath.Clean(dir)), (*os.File).Sync)
 	}
 	if err != nil {
@@ -243,7 +246,7 @@ func makeDir(dir string) error {
 // makeDatabase creates the database file readable by its owner only; SQLite
 // gives its other files the same mode.
 func makeDatabase(dir string) error {
-	f, err := os.OpenFile(filepath.Join(dir, databaseName), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := openOrCreate(filepath.Join(dir, databaseName))
 	if err == nil {
 		err = errors.Join(f.Close(), syncDir(dir, (*os.File).Sync))
 	}
@@ -264,7 +267,7 @@ func syncDir(dir string, sync func(*os.File) error) error {
 // lockDir keeps other daemons away for as long as the file is open; the kernel
 // drops the lock when the process dies. The file says who has it.
 func lockDir(dir string, now func() time.Time) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := openOrCreate(filepath.Join(dir, "lock"))
 	if err != nil {
 		return nil, failure("locking the store", err)
 	}
