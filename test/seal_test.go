@@ -29,9 +29,17 @@ type stampServer struct {
 }
 
 func (s *stampServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	query, err := io.ReadAll(r.Body)
-	if s.away.Load() || err != nil {
+	if s.away.Load() {
 		http.Error(w, "away", http.StatusServiceUnavailable)
+		return
+	}
+	s.reply(w, r)
+}
+
+func (s *stampServer) reply(w http.ResponseWriter, r *http.Request) {
+	query, err := io.ReadAll(r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
 	reply, err := s.Answer(query)
@@ -99,7 +107,14 @@ func TestSeal(t *testing.T) {
 	if code, out := ask(t, s.Alfa, "log", "seal"); code != 1 || !strings.Contains(out, "no time stamp can be had now") {
 		t.Errorf("while the authority is away: exit %d\n%s", code, out)
 	}
-	tsa.away.Store(false)
+	if _, out := ask(t, s.Alfa, "doctor", "--no-dns", "--postfix-config-dir", s.Alfa.PostfixDir); !strings.Contains(out, "[seal-failing]") || !strings.Contains(out, "attempts to seal a day failed") {
+		t.Errorf("the doctor, while the authority is away:\n%s", out)
+	}
+	// The administrator names another authority, of the same anchors.
+	other := httptest.NewServer(http.HandlerFunc(tsa.reply))
+	t.Cleanup(other.Close)
+	named := strings.Replace(fileText(t, s.Alfa.Pecd.ConfigFile), server.URL, other.URL, 1)
+	hangUp(t, s.Alfa.Pecd, named, "msg=reloaded")
 	code, out := ask(t, s.Alfa, "log", "seal")
 	if code != 0 || strings.Count(out, "sealed, ") != 3 {
 		t.Errorf("after three midnights: exit %d\n%s", code, out)

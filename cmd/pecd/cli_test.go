@@ -252,13 +252,14 @@ func TestConfigCheck(t *testing.T) {
 	}{
 		"unknown key":         {replace("name =", "nam ="), []string{":2:", "provider.nam", "unknown key"}},
 		"key open to others":  {replace(s.Alfa.Identity.KeyFile, openKey), []string{":5:", "signer.key", "mode 0644", "chmod 600"}},
-		"key of another":      {replace(s.Alfa.Identity.KeyFile, s.Beta.Identity.KeyFile), []string{"signer."}},
+		"key of another":      {replace(s.Alfa.Identity.KeyFile, s.Beta.Identity.KeyFile), []string{":6:", "signer.certificate", "belongs to the key"}},
 		"directory altered":   {replace("igpec.ldif.p7m", "broken.p7m"), []string{":10:", "directory.file", "signature"}},
 		"directory is LDIF":   {replace("igpec.ldif.p7m", "igpec.ldif"), []string{":10:", "directory.file"}},
 		"name not as listed":  {replace("Alfa PEC S.p.A.", "Alfa"), []string{":2:", "provider.name", "Alfa PEC S.p.A."}},
 		"address of another":  {replace(`"alfa.example"`, `"beta.example"`), []string{"signer.certificate", "posta-certificata@beta.example"}},
 		"anchors are no PEM":  {replace(s.CA.File, s.directory), []string{":8:", "trust.anchors"}},
 		"key that is no file": {replace(s.Alfa.Identity.KeyFile, s.dir+"/none.pem"), []string{":5:", "signer.key", "no such file"}},
+		"no such certificate": {replace(s.Alfa.Identity.CertFile, s.Alfa.Identity.KeyFile+".crt"), []string{":6:", "signer.certificate", "no such file"}},
 	}
 	s.write(t, "broken.p7m", broken)
 	for name, tt := range tests {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -139,6 +141,9 @@ func (c *doctorCmd) site(ctx context.Context) doctor.Site {
 	if program, err := exec.LookPath("doveconf"); err == nil && strings.HasPrefix(s.Config.Delivery.Store, "unix:") {
 		s.Dovecot = func(ctx context.Context) (string, error) {
 			out, err := exec.CommandContext(ctx, program, "-n").Output()
+			if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+				err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(exit.Stderr))
+			}
 			return string(out), err
 		}
 	}

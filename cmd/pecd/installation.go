@@ -128,7 +128,7 @@ func (in *installation) loadIdentity(ctx context.Context, table string, k config
 		}
 	default:
 		id, err = signer.LoadPEM(k.Key, k.Certificate, now)
-		if err != nil && strings.Contains(err.Error(), k.Key) {
+		if err != nil && saysFirst(err.Error(), k.Key, k.Certificate) {
 			key = table + ".key"
 		}
 	}
@@ -141,6 +141,13 @@ func (in *installation) loadIdentity(ctx context.Context, table string, k config
 	}
 	id.Through(libcrypto.Faster)
 	return id, nil
+}
+
+// saysFirst reports whether text names the file a, and before b; of two names that
+// begin alike it is the longer one.
+func saysFirst(text, a, b string) bool {
+	i, j := strings.Index(text, a), strings.Index(text, b)
+	return i >= 0 && (j < 0 || i < j || i == j && len(a) > len(b))
 }
 
 // configCheckCmd is pecd config check.

@@ -53,7 +53,6 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		return err
 	}
 	setLevel(level, in.config.Log.Level)
-	patientCollector()
 	// A limit on the length of files is a full disk: the write fails, and is dealt
 	// with there. Go ends the process otherwise.
 	signal.Ignore(syscall.SIGXFSZ)
@@ -112,12 +111,14 @@ const garbageAllowed = 96 << 20
 // patientCollector has the garbage collector wait: live data is small, so it runs
 // often for little. That saves a tenth of the processor for some MB, which are
 // bounded for the moment when many large messages come together
-// (docs/performance.md). Who sets GOGC or GOMEMLIMIT decides himself.
+// (docs/performance.md). It is called again for each installation and each directory,
+// which may be larger. Who sets GOGC or GOMEMLIMIT decides himself.
 func patientCollector() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
+		runtime.GC() // what is garbage is not needed
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		debug.SetMemoryLimit(garbageAllowed + 2*int64(m.HeapAlloc))
@@ -144,9 +145,11 @@ func (d *daemon) enforce(ctx context.Context, in *installation) {
 			return
 		}
 		d.office.Store(d.open(with))
+		patientCollector()
 	}
 	in.trust.changed.Store(&changed)
 	d.office.Store(d.open(in))
+	patientCollector()
 	kctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
 	sealing := d.evidenceOf(in)

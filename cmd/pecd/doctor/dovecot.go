@@ -12,8 +12,7 @@ import (
 const dovecotTime = 10 * time.Second
 
 // dovecot looks at the mailbox store's settings, where it is a Dovecot of this
-// machine: its 250 is what a delivery receipt certifies (docs/dovecot.md). Settings
-// that cannot be read are left out, since the store may be another program.
+// machine: its 250 is what a delivery receipt certifies (docs/dovecot.md).
 func (v *visit) dovecot(ctx context.Context) {
 	if v.Dovecot == nil {
 		return
@@ -22,6 +21,7 @@ func (v *visit) dovecot(ctx context.Context) {
 	defer cancel()
 	text, err := v.Dovecot(ctx)
 	if err != nil {
+		v.add("mailboxes-unread", "doveconf -n: %v", err)
 		return
 	}
 	s := readDovecot(text)

@@ -69,7 +69,8 @@ func TestDovecotNewer(t *testing.T) {
 		}
 	}
 	v := &visit{Site: Site{Dovecot: func(context.Context) (string, error) { return "mail_fsync = never", errors.New("gone") }}}
-	if v.dovecot(t.Context()); len(v.found) > 0 {
+	v.dovecot(t.Context())
+	if len(v.found) != 1 || v.found[0].ID != "mailboxes-unread" || !strings.Contains(v.found[0].What, "gone") {
 		t.Errorf("found %v", v.found)
 	}
 }
