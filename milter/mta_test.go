@@ -2,6 +2,7 @@ package milter_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"pecd/milter"
 )
 
 // What the tests with a real Postfix and those with a real Sendmail share.
@@ -146,4 +149,35 @@ func differs(t *testing.T, seen func(t *testing.T, content string) (got, reply s
 // lines returns n octets of header field text in folded lines.
 func lines(n int) string {
 	return strings.Repeat(strings.Repeat("x", 498)+"\r\n ", n/500)
+}
+
+// tellVerdicts answers messages in each way. says is what the client hears to a verdict
+// without a reply of its own: to Discard, Reject, none and Continue. look is shown the
+// rest.
+func tellVerdicts(t *testing.T, r *recorder, c *smtpClient, says []string, look func(v milter.Verdict, reply, id string)) {
+	t.Helper()
+	var verdict milter.Verdict
+	r.end = func(context.Context, *record) milter.Verdict { return verdict }
+	defer func() { r.end = nil }()
+	for _, test := range []struct {
+		verdict milter.Verdict
+		reply   string
+	}{
+		{milter.Verdict{Action: milter.Discard}, says[0]},
+		{milter.Verdict{Action: milter.Reject, Reply: "550 5.7.1 Not today: 100% full, 5%% off"},
+			"550 5.7.1 Not today: 100% full, 5%% off"},
+		{milter.Verdict{Action: milter.Defer, Reply: "451 4.3.0 Later, please"}, "451 4.3.0 Later, please"},
+		{milter.Verdict{Action: milter.Reject}, says[1]},
+		{milter.Verdict{}, says[2]},
+		{milter.Verdict{Action: milter.Continue}, says[3]},
+		{milter.Verdict{Action: milter.Reject, Reply: "550 5.7.1 " + strings.Repeat("x", 600)},
+			"550 5.7.1 " + strings.Repeat("x", 470)},
+	} {
+		verdict = test.verdict
+		reply := c.message("A: b\r\n\r\nx\r\n", "", "bob@beta.example")
+		if !strings.HasPrefix(reply, test.reply) {
+			t.Errorf("%+v: the client hears %q", test.verdict, reply)
+		}
+		look(verdict, reply, r.next(t).atEnd.QueueID)
+	}
 }

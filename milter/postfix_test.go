@@ -230,35 +230,14 @@ func testPostfixLongField(t *testing.T, p *postfix, r *recorder) {
 }
 
 func testPostfixVerdicts(t *testing.T, p *postfix, r *recorder) {
-	var verdict milter.Verdict
-	r.end = func(context.Context, *record) milter.Verdict { return verdict }
-	defer func() { r.end = nil }()
 	c := dialSMTP(t, p.submission)
 	c.login("alice")
-	for _, test := range []struct {
-		verdict milter.Verdict
-		reply   string
-	}{
-		{milter.Verdict{Action: milter.Discard}, "250 2.0.0 Ok: queued as "},
-		{milter.Verdict{Action: milter.Reject, Reply: "550 5.7.1 Not today: 100% full, 5%% off"},
-			"550 5.7.1 Not today: 100% full, 5%% off"},
-		{milter.Verdict{Action: milter.Defer, Reply: "451 4.3.0 Later, please"}, "451 4.3.0 Later, please"},
-		{milter.Verdict{Action: milter.Reject}, "550 5.7.1 Command rejected"},
-		{milter.Verdict{}, "451 4.7.1 Service unavailable - try again later"},
-		{milter.Verdict{Action: milter.Continue}, "250 2.0.0 Ok: queued as "},
-		{milter.Verdict{Action: milter.Reject, Reply: "550 5.7.1 " + strings.Repeat("x", 600)},
-			"550 5.7.1 " + strings.Repeat("x", 470)},
-	} {
-		verdict = test.verdict
-		reply := c.message("A: b\r\n\r\nx\r\n", "", "bob@beta.example")
-		if !strings.HasPrefix(reply, test.reply) {
-			t.Errorf("%+v: the client hears %q", test.verdict, reply)
-		}
-		id := r.next(t).atEnd.QueueID
+	const taken = "250 2.0.0 Ok: queued as "
+	tellVerdicts(t, r, c, []string{taken, "550 5.7.1 Command rejected", "451 4.7.1 Service unavailable - try again later", taken}, func(_ milter.Verdict, reply, id string) {
 		if strings.HasPrefix(reply, "250") && !strings.HasSuffix(reply, " "+id) {
 			t.Errorf("queue id %q, the client hears %q", id, reply)
 		}
-	}
+	})
 }
 
 // Several messages, resets and refused recipients on one connection.

@@ -87,38 +87,17 @@ func testSendmailLarge(t *testing.T, s *sendmail, r *recorder) {
 }
 
 func testSendmailVerdicts(t *testing.T, s *sendmail, r *recorder) {
-	var verdict milter.Verdict
-	r.end = func(context.Context, *record) milter.Verdict { return verdict }
-	defer func() { r.end = nil }()
 	c := dialSMTP(t, s.submission)
 	c.auth(alice)
-	for _, test := range []struct {
-		verdict milter.Verdict
-		reply   string
-	}{
-		{milter.Verdict{Action: milter.Discard}, "250 2.0.0 "},
-		{milter.Verdict{Action: milter.Reject, Reply: "550 5.7.1 Not today: 100% full, 5%% off"},
-			"550 5.7.1 Not today: 100% full, 5%% off"},
-		{milter.Verdict{Action: milter.Defer, Reply: "451 4.3.0 Later, please"}, "451 4.3.0 Later, please"},
-		{milter.Verdict{Action: milter.Reject}, "554 5.7.1 Command rejected"},
-		{milter.Verdict{}, "451 4.3.2 Please try again later"},
-		{milter.Verdict{Action: milter.Continue}, "250 2.0.0 "},
-		{milter.Verdict{Action: milter.Reject, Reply: "550 5.7.1 " + strings.Repeat("x", 600)},
-			"550 5.7.1 " + strings.Repeat("x", 470)},
-	} {
-		verdict = test.verdict
-		reply := c.message("A: b\r\n\r\nx\r\n", "", "bob@beta.example")
-		if !strings.HasPrefix(reply, test.reply) {
-			t.Errorf("%+v: the client hears %q", test.verdict, reply)
-		}
-		id := r.next(t).atEnd.QueueID
-		if strings.HasPrefix(reply, "250") && !strings.HasPrefix(reply, "250 2.0.0 "+id+" ") {
+	const taken = "250 2.0.0 "
+	tellVerdicts(t, r, c, []string{taken, "554 5.7.1 Command rejected", "451 4.3.2 Please try again later", taken}, func(v milter.Verdict, reply, id string) {
+		if strings.HasPrefix(reply, "250") && !strings.HasPrefix(reply, taken+id+" ") {
 			t.Errorf("queue id %q, the client hears %q", id, reply)
 		}
-		if body, kept := s.queued(t, id); kept != (verdict.Action == milter.Continue) || kept && body != "x\n" {
-			t.Errorf("%+v: in the queue is %q (%v)", test.verdict, body, kept)
+		if body, kept := s.queued(t, id); kept != (v.Action == milter.Continue) || kept && body != "x\n" {
+			t.Errorf("%+v: in the queue is %q (%v)", v, body, kept)
 		}
-	}
+	})
 }
 
 // queued returns the body that Sendmail keeps of a message, if it does.

@@ -214,24 +214,34 @@ var postfixes = []broken{
 	{name: "no Postfix user", main: "mail_owner = daemon", words: "user daemon may not write", ids: []string{"socket-permission"}},
 }
 
+// TestBroken breaks a Postfix that runs in each way: what is found must be that and
+// nothing else.
 func TestBroken(t *testing.T) {
 	st, well := healthy(t, stage.MTAPostfix)
+	breakAll(t, well, append(postfixes, sites(st)...), func(t *testing.T, s *Site, b broken) {
+		if b.main != "" || b.from != "" {
+			s.Postfix = breakPostfix(t, st.Alfa, b)
+		} else {
+			s.Postfix = nil // the other half is not looked at, which saves many processes
+		}
+	})
+}
+
+// breakAll finds nothing in well, and in each broken one what is broken; mta breaks what
+// is the MTA's.
+func breakAll(t *testing.T, well Site, list []broken, mta func(*testing.T, *Site, broken)) {
 	t.Run("nothing", func(t *testing.T) {
 		for _, f := range Examine(t.Context(), well) {
 			t.Errorf("%s: %s", f.ID, f.What)
 		}
 	})
-	for _, b := range append(postfixes, sites(st)...) {
+	for _, b := range list {
 		t.Run(b.name, func(t *testing.T) {
 			t.Parallel()
 			s := well
 			c := *well.Config
 			s.Config = &c
-			if b.main != "" || b.from != "" {
-				s.Postfix = breakPostfix(t, st.Alfa, b)
-			} else {
-				s.Postfix = nil // the other half is not looked at, which saves many processes
-			}
+			mta(t, &s, b)
 			if b.site != nil {
 				b.site(t, &s)
 			}
