@@ -39,16 +39,61 @@ func (p *Postfix) Answers(ctx context.Context, list string, keys []string) map[s
 	return all
 }
 
+// A question is what a table was asked, and an answer what it said. A Postfix is what it
+// was when it was read: nothing is asked twice.
+type (
+	question struct{ table, key string }
+	answer   struct {
+		value string
+		found bool
+	}
+)
+
 // askAll asks one table for many keys, in one process.
 func (p *Postfix) askAll(ctx context.Context, table string, keys []string) map[string]string {
 	answers := map[string]string{}
-	if len(keys) == 0 {
+	var open []string
+	p.mu.Lock()
+	for _, k := range keys {
+		if a, ok := p.asked[question{table, k}]; !ok {
+			open = append(open, k)
+		} else if a.found {
+			answers[k] = a.value
+		}
+	}
+	p.mu.Unlock()
+	if len(open) == 0 {
 		return answers
 	}
+	said := p.postmap(ctx, table, open)
+	if ctx.Err() != nil {
+		return answers
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tried[table] = true
+	for _, k := range open {
+		v, ok := said[k]
+		p.asked[question{table, k}] = answer{v, ok}
+		if ok {
+			answers[k] = v
+		}
+	}
+	return answers
+}
+
+// postmap has postmap(1) ask a table.
+func (p *Postfix) postmap(ctx context.Context, table string, keys []string) map[string]string {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second+time.Duration(len(keys))*10*time.Millisecond)
 	defer cancel()
+	answers := map[string]string{}
 	out, err := runWith(ctx, strings.NewReader(strings.Join(keys, "\n")+"\n"), "postmap", "-c", p.Dir, "-q", "-", unproxied(table))
 	if err != nil {
+		if strings.Contains(err.Error(), "fatal") { // exit code 1 alone says that there is no such key
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.broken[table] = err
+		}
 		return answers
 	}
 	for line := range strings.Lines(out) {
@@ -64,13 +109,15 @@ func unproxied(table string) string { return strings.TrimPrefix(table, "proxy:")
 
 // Broken returns the error of a table that cannot be read; nil if it can be.
 func (p *Postfix) Broken(ctx context.Context, table string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	_, err := run(ctx, "postmap", "-c", p.Dir, "-q", "pecd-doctor.invalid", unproxied(table))
-	if err != nil && strings.Contains(err.Error(), "fatal") {
-		return err
+	p.mu.Lock()
+	asked := p.tried[table]
+	p.mu.Unlock()
+	if !asked {
+		p.ask(ctx, table, "pecd-doctor.invalid")
 	}
-	return nil // exit code 1 alone says that there is no such key
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.broken[table]
 }
 
 // Lists reports whether a domain is in a list of domains: by name, in a file, or in a

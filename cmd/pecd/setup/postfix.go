@@ -11,13 +11,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 )
 
 // A Postfix is the configuration of one instance, as postconf(1) tells it. It is
-// not changed after Read.
+// not changed after Read. Its methods may be called concurrently.
 type Postfix struct {
 	Dir      string // config_directory, absolute
 	Services []Service
@@ -25,6 +26,11 @@ type Postfix struct {
 	raw      map[string]string // main.cf and defaults
 	expanded map[string]string // the same, $names replaced
 	set      map[string]bool   // what main.cf sets itself
+
+	mu     sync.Mutex // guards what follows
+	asked  map[question]answer
+	tried  map[string]bool  // tables that were asked
+	broken map[string]error // tables that cannot be read, as far as they were asked
 }
 
 // Read asks postconf(1) for the instance in dir. dir "" is the default instance, and
@@ -40,7 +46,7 @@ func Read(ctx context.Context, dir string) (*Postfix, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Postfix{Dir: dir, set: map[string]bool{}}
+	p := &Postfix{Dir: dir, set: map[string]bool{}, asked: map[question]answer{}, tried: map[string]bool{}, broken: map[string]error{}}
 	var own, fields, options map[string]string
 	g, gctx := errgroup.WithContext(ctx)
 	for _, r := range []struct {
