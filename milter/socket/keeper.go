@@ -29,6 +29,7 @@ type Keeper struct {
 
 	mu        sync.Mutex // guards what follows
 	closing   bool
+	killed    bool // nothing more is taken
 	listeners map[net.Listener]struct{}
 	conns     map[Kept]struct{}
 	ended     sync.WaitGroup // one for each element of conns, and one for each Serve, which alone adds others
@@ -78,7 +79,7 @@ func (k *Keeper) Serve(l net.Listener, report func(error), serve func(net.Listen
 func (k *Keeper) Add(c Kept) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.ctx.Err() != nil || len(k.conns) >= k.max {
+	if k.killed || len(k.conns) >= k.max {
 		return false
 	}
 	k.conns[c] = struct{}{}
@@ -109,16 +110,23 @@ func (k *Keeper) Shutdown(ctx context.Context) error {
 	}()
 	select {
 	case <-done:
+		k.kill() // of what comes yet
 		k.cancel()
 		return err
 	case <-ctx.Done():
+		// First, so that nobody is answered by what is only cancelled.
+		k.kill()
 		k.cancel()
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		for c := range k.conns {
-			c.Kill()
-		}
 		return ctx.Err()
+	}
+}
+
+func (k *Keeper) kill() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.killed = true
+	for c := range k.conns {
+		c.Kill()
 	}
 }
 
