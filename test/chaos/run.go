@@ -126,6 +126,10 @@ func (w *world) report(v verdict, d time.Duration) {
 	}
 	fmt.Fprintf(w.log, "requests that met a server of others that was broken: %d for revocation lists, %d for the directory, %d for time stamps\n",
 		w.lists.requests(), w.index.requests(), w.stamps.requests())
+	fmt.Fprintln(w.log, "what clients heard of Postfix alone after all was sent, so that pecd may have taken it:")
+	for _, k := range slices.Sorted(maps.Keys(w.heard)) {
+		fmt.Fprintf(w.log, "  %4d %s\n", w.heard[k], strings.ReplaceAll(k, "\n", " / "))
+	}
 	fmt.Fprintln(w.log, "what the judge counted:")
 	for _, k := range slices.Sorted(maps.Keys(v.Counts)) {
 		fmt.Fprintf(w.log, "  %6d %s\n", v.Counts[k], k)

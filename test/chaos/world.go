@@ -47,10 +47,11 @@ type world struct {
 	mu       sync.Mutex // guards what follows
 	sendings []sending
 	history  []fault
+	heard    map[string]int // what Postfix said by itself after all was sent
 }
 
 func newWorld(ctx context.Context, o options) (w *world, err error) {
-	w = &world{options: o}
+	w = &world{options: o, heard: map[string]int{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.close())
