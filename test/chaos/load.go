@@ -25,6 +25,7 @@ type sending struct {
 	File     string   `json:"file"`     // the message as it was sent
 	Accepted int      `json:"accepted"` // how often 250 was heard
 	Unknown  int      `json:"unknown"`  // how often the reply was lost
+	Heard    []string `json:"heard"`    // of each attempt that came to nothing: when, and what was heard
 }
 
 // Users of the stage: who sends, and who gets.
@@ -138,6 +139,7 @@ func (w *world) deliver(ctx context.Context, s *sending) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}
+		s.Heard = append(s.Heard, fmt.Sprintf("%s %v", time.Now().Format(time.TimeOnly), err))
 		var reply *textproto.Error
 		if errors.As(err, &reply) && reply.Code/100 == 5 {
 			return fmt.Errorf("%s was refused for good: %w", s.MsgID, err)

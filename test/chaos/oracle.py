@@ -19,6 +19,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
 
 RECEIPTS = {
@@ -114,8 +115,10 @@ class Judge:
         self.counts["messages"] += 1
         self.counts["accepted"] += accepted
         if not accepted <= len(receipts) <= accepted + unknown:
-            self.wrong("%s: heard 250 %d times, lost the reply %d times, has %d acceptance receipts" %
-                       (s["msgid"], accepted, unknown, len(receipts)))
+            self.wrong("%s: heard 250 %d times, lost the reply %d times, has %d acceptance receipts: %s; heard: %s" %
+                       (s["msgid"], accepted, unknown, len(receipts), ", ".join(
+                           "%s at %s" % (r.identifier, time.strftime("%T", time.localtime(r.time))) for r in receipts),
+                        "; ".join(s["heard"] or [])))
         if accepted + unknown == 0:
             return
         self.counts["accepted after a lost reply"] += len(receipts) - accepted

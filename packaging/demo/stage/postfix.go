@@ -168,7 +168,11 @@ func (m *MailServer) mtaPID() int {
 }
 
 func (s *Stage) stopMTA(ctx context.Context, m *MailServer) error {
-	return terminate(ctx, "the MTA of "+m.Domain, m.mtaPID)
+	err := terminate(ctx, "the MTA of "+m.Domain, m.mtaPID)
+	if m.Sendmail != nil {
+		err = errors.Join(err, m.endSessions(ctx))
+	}
+	return err
 }
 
 // StopMTA stops the server's MTA and leaves its queue.

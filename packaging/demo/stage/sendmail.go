@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 )
 
 // The MTAs of Options.MTA.
@@ -130,8 +132,26 @@ func (s *Stage) writeSendmail(ctx context.Context, m *MailServer, o Options) err
 	return nil
 }
 
-func (m *MailServer) sendmailQueue() string   { return filepath.Join(m.Sendmail.Home, "queue") }
-func (m *MailServer) sendmailCF() string      { return filepath.Join(m.Sendmail.Home, "sendmail.cf") }
+func (m *MailServer) sendmailQueue() string { return filepath.Join(m.Sendmail.Home, "queue") }
+func (m *MailServer) sendmailCF() string    { return filepath.Join(m.Sendmail.Home, "sendmail.cf") }
+
+// endSessions ends the sessions of clients that outlive Sendmail's daemon. They would
+// go on taking mail, by the configuration of before.
+func (m *MailServer) endSessions(ctx context.Context) error {
+	sessions := func() []process {
+		return slices.DeleteFunc(leftovers(m.Dir), func(p process) bool { return !strings.HasPrefix(p.argv[0], "sendmail: server ") })
+	}
+	for _, p := range sessions() {
+		_ = syscall.Kill(p.pid, syscall.SIGTERM) // it may be gone by now, which is what we want
+	}
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	if err := until(ctx, func() bool { return len(sessions()) == 0 }); err != nil {
+		return fmt.Errorf("sessions of the Sendmail of %s: %v: %w", m.Domain, sessions(), err)
+	}
+	return nil
+}
+
 func (m *MailServer) sendmailPIDFile() string { return filepath.Join(m.Sendmail.Home, "sendmail.pid") }
 func (m *MailServer) sasldb() string          { return filepath.Join(m.Sendmail.Home, "sasldb2") }
 
