@@ -97,6 +97,15 @@ func restartUnderLoad(t *testing.T, passed bool) {
 	if !passed && later.Load() == 0 {
 		t.Error("nobody noticed a restart: the test sends too little")
 	}
+	defer func() {
+		if !t.Failed() {
+			return
+		}
+		for _, p := range s.Providers() { // what is late is there
+			queue, err := p.Queue(context.WithoutCancel(ctx))
+			t.Logf("the MTA of %s has %d messages (%v): %q", p.Domain, len(queue), err, queue)
+		}
+	}()
 	// Each has its acceptance receipt, and two delivery receipts.
 	waitFiles(ctx, t, s, letterFrom, 3*int(sent.Load()))
 }
