@@ -167,10 +167,10 @@ func (w *world) attempt(ctx context.Context, s *sending, raw []byte) (taken, los
 	// Before the content nothing can have been taken.
 	early := slices.ContainsFunc([]string{"MAIL FROM", "RCPT TO", "DATA:"}, func(p string) bool { return strings.HasPrefix(err.Error(), p) })
 	lost = !errors.As(err, &reply) && !early
-	// Between pecd and Postfix a reply can be lost too: pecd or Postfix's cleanup died
-	// when all was sent. Then the client hears what Postfix says by itself, and only
-	// what pecd says says that nothing was taken.
-	if strings.HasPrefix(err.Error(), "end of message") && reply != nil && reply.Code/100 == 4 && !strings.Contains(reply.Msg, pecdLater) {
+	// Between pecd and Postfix a reply can be lost too. Then the client hears what
+	// Postfix says by itself, after all was sent.
+	if strings.HasPrefix(err.Error(), "end of message") && reply != nil && reply.Code == 451 &&
+		slices.ContainsFunc(postfixAlone, func(words string) bool { return strings.Contains(reply.Msg, words) }) {
 		lost = true
 		w.mu.Lock()
 		w.heard[fmt.Sprintf("%d %s", reply.Code, reply.Msg)]++
@@ -179,8 +179,9 @@ func (w *world) attempt(ctx context.Context, s *sending, raw []byte) (taken, los
 	return false, lost, err
 }
 
-// pecdLater is in every reply of pecd's that puts a message off.
-const pecdLater = "Servizio PEC"
+// postfixAlone is what Postfix says where its milter is not there, and where its own
+// cleanup died while pecd took the message.
+var postfixAlone = []string{"4.7.1 Service unavailable", "4.3.0 Error: queue file write error"}
 
 // clientPatience is longer than any timeout of Postfix towards a milter that a run
 // meets, so that it is Postfix who gives up.

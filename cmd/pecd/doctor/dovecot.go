@@ -19,12 +19,12 @@ func (v *visit) dovecot(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, dovecotTime)
 	defer cancel()
-	text, err := v.Dovecot(ctx)
+	said, err := v.Dovecot(ctx)
 	if err != nil {
-		v.add("mailboxes-unread", "doveconf -n: %v", err)
+		v.add("mailboxes-unread", "doveconf -n: %s", text(err))
 		return
 	}
-	s := readDovecot(text)
+	s := readDovecot(said)
 	if s.lmtp("mail_fsync") == "never" {
 		v.add("mailboxes-unsynced", "mail_fsync is never")
 	}

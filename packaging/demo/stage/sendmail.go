@@ -138,16 +138,18 @@ func (m *MailServer) sendmailCF() string    { return filepath.Join(m.Sendmail.Ho
 // endSessions ends the sessions of clients that outlive Sendmail's daemon. They would
 // go on taking mail, by the configuration of before.
 func (m *MailServer) endSessions(ctx context.Context) error {
-	sessions := func() []process {
-		return slices.DeleteFunc(leftovers(m.Dir), func(p process) bool { return !strings.HasPrefix(p.argv[0], "sendmail: server ") })
-	}
-	for _, p := range sessions() {
-		_ = syscall.Kill(p.pid, syscall.SIGTERM) // it may be gone by now, which is what we want
-	}
+	var left []process
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
-	if err := until(ctx, func() bool { return len(sessions()) == 0 }); err != nil {
-		return fmt.Errorf("sessions of the Sendmail of %s: %v: %w", m.Domain, sessions(), err)
+	err := until(ctx, func() bool {
+		left = slices.DeleteFunc(leftovers(m.Dir), func(p process) bool { return !strings.HasPrefix(p.argv[0], "sendmail: server ") })
+		for _, p := range left { // one may have ended its message only now
+			_ = syscall.Kill(p.pid, syscall.SIGTERM) // it may be gone by now, which is what we want
+		}
+		return len(left) == 0
+	})
+	if err != nil {
+		return fmt.Errorf("sessions of the Sendmail of %s: %v: %w", m.Domain, left, err)
 	}
 	return nil
 }
