@@ -14,5 +14,5 @@ import "embed"
 //go:embed signer/*.go signer/hsm/*.go
 //go:embed points/*.go points/access/*.go points/reception/*.go points/delivery/*.go
 //go:embed plugins/protocol/*.go plugins/protocol/wire/*.go plugins/protocol/pointwire/*.go plugins/protocol/v1/*.go plugins/protocol/v1/plugin.proto
-//go:embed plugins/sdk/*.go plugins/sdk/point/*.go
+//go:embed plugins/sdk/*.go plugins/sdk/point/*.go plugins/sdk/sdktest/*.go
 var SDK embed.FS

@@ -76,7 +76,7 @@ var layers = map[string][]string{
 // free are rooms that may import whatever they need: the binary, the demo, and
 // helpers of tests.
 var free = []string{"pecd/cmd/pecd", "pecd/packaging/demo", "pecd/packaging/demo/stage", "pecd/packaging/installation", "pecd/packaging/packages", "pecd/test", "pecd/test/bench", "pecd/test/chaos", "pecd/test/fuzz",
-	"pecd/plugins/example/builtin", "pecd/plugins/example/countersign", "pecd/plugins/example/python", "pecd/plugins/clamav/clamdtest",
+	"pecd/plugins/example/builtin", "pecd/plugins/example/countersign", "pecd/plugins/example/python", "pecd/plugins/clamav/clamdtest", "pecd/plugins/sdk/sdktest",
 	"pecd/signer/fetch/fetchtest", "pecd/signer/hsm/hsmtest", "pecd/signer/timestamp/timestamptest",
 	"pecd/points/pointstest", "pecd/signer/signertest", "pecd/logstore/storetest", "pecd/milter/miltertest"}
 

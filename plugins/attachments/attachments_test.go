@@ -14,21 +14,11 @@ import (
 	"pecd/pec/message"
 	"pecd/plugins/protocol"
 	"pecd/plugins/sdk"
+	"pecd/plugins/sdk/sdktest"
 	"pecd/points"
 )
 
-func opened(t testing.TB, table string) *sdk.Checker {
-	t.Helper()
-	c, err := sdk.NewConfig(table, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := plugin.Open(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s.(*sdk.Checker)
-}
+func opened(t testing.TB, table string) *sdk.Checker { return sdktest.Open(t, plugin, table) }
 
 const head = "From: anna@alfa.example\r\nMIME-Version: 1.0\r\n"
 
@@ -239,7 +229,7 @@ func TestChoices(t *testing.T) {
 }
 
 func TestSettings(t *testing.T) {
-	for table, want := range map[string]string{
+	sdktest.Settings(t, plugin, true, map[string]string{
 		`{}`:                      "",
 		`{"stages":["incoming"]}`: "",
 		`{"names":["[a"]}`:        "names",
@@ -250,39 +240,12 @@ func TestSettings(t *testing.T) {
 		`{"stages":[]}`:           "stages",
 		`{"stages":["never"]}`:    "stages",
 		`{"nam":[]}`:              "nam",
-	} {
-		c, err := sdk.NewConfig(table, true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = plugin.Open(t.Context(), c)
-		var p sdk.Problem
-		if errors.As(err, &p); p.Key != want || (err == nil) != (want == "") {
-			t.Errorf("%s: %v", table, err)
-		}
-	}
+	})
 }
 
 // The defaults that people read are those that count, and fit the protocol.
 func TestKeysSayTheDefaults(t *testing.T) {
-	table := make([]string, 0, len(keys))
-	for _, k := range keys {
-		table = append(table, fmt.Sprintf("%q:%s", k.Name, k.Default))
-		if len(k.About) > protocol.MaxText {
-			t.Errorf("%s: %d octets are too long", k.Name, len(k.About))
-		}
-	}
-	c, err := sdk.NewConfig("{"+strings.Join(table, ",")+"}", true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var s settings
-	if err := c.Decode(&s); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := fmt.Sprint(s), fmt.Sprint(defaults()); got != want {
-		t.Errorf("the keys say %s, the program %s", got, want)
-	}
+	sdktest.Defaults(t, plugin, new(settings), defaults())
 }
 
 // What is no fault of the message is doubt, and no refusal.

@@ -16,6 +16,7 @@ import (
 
 	"pecd/plugins/clamav/clamdtest"
 	"pecd/plugins/sdk"
+	"pecd/plugins/sdk/sdktest"
 	"pecd/points"
 )
 
@@ -36,18 +37,7 @@ func startClamd(t testing.TB, settings ...string) *clamdtest.Clamd {
 }
 
 // opened is the check with the given table, as pecd would open it.
-func opened(t testing.TB, table string) *sdk.Checker {
-	t.Helper()
-	c, err := sdk.NewConfig(table, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := plugin.Open(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s.(*sdk.Checker)
-}
+func opened(t testing.TB, table string) *sdk.Checker { return sdktest.Open(t, plugin, table) }
 
 func at(addr string) string { return fmt.Sprintf(`{"socket":%q}`, addr) }
 

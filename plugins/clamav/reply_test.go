@@ -12,8 +12,7 @@ import (
 	"testing"
 
 	"pecd/pec/message"
-	"pecd/plugins/protocol"
-	"pecd/plugins/sdk"
+	"pecd/plugins/sdk/sdktest"
 	"pecd/points"
 )
 
@@ -133,56 +132,29 @@ func TestNonsenseIsDoubt(t *testing.T) {
 }
 
 func TestSettings(t *testing.T) {
-	for table, want := range map[string]string{
-		`{}`:                               "",
-		`{"timeout":"5s","connections":1}`: "",
-		`{"socket":"inet:127.0.0.1:3310","stages":["delivery"]}`: "",
-		`{"socket":"/run/clamd"}`:                                "socket",
-		`{"socket":"unix:relative"}`:                             "socket",
-		`{"timeout":"0s"}`:                                       "timeout",
-		`{"max_size":-1}`:                                        "max_size",
-		`{"too_large":"infected"}`:                               "too_large",
-		`{"too_complex":"defer"}`:                                "too_complex",
-		`{"heuristics":"defer"}`:                                 "heuristics",
-		`{"connections":0}`:                                      "connections",
-		`{"stages":[]}`:                                          "stages",
-		`{"stages":["delivery","later"]}`:                        "stages",
-		`{"sockets":"unix:/run/clamd"}`:                          "sockets",
-	} {
-		for _, dry := range []bool{true, false} {
-			c, err := sdk.NewConfig(table, dry)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, err = plugin.Open(t.Context(), c)
-			var p sdk.Problem
-			if errors.As(err, &p); p.Key != want || (err == nil) != (want == "") {
-				t.Errorf("%s: %v", table, err)
-			}
-		}
+	for _, dry := range []bool{true, false} {
+		sdktest.Settings(t, plugin, dry, map[string]string{
+			`{}`:                               "",
+			`{"timeout":"5s","connections":1}`: "",
+			`{"socket":"inet:127.0.0.1:3310","stages":["delivery"]}`: "",
+			`{"socket":"/run/clamd"}`:                                "socket",
+			`{"socket":"unix:relative"}`:                             "socket",
+			`{"timeout":"0s"}`:                                       "timeout",
+			`{"max_size":-1}`:                                        "max_size",
+			`{"too_large":"infected"}`:                               "too_large",
+			`{"too_complex":"defer"}`:                                "too_complex",
+			`{"heuristics":"defer"}`:                                 "heuristics",
+			`{"connections":0}`:                                      "connections",
+			`{"stages":[]}`:                                          "stages",
+			`{"stages":["delivery","later"]}`:                        "stages",
+			`{"sockets":"unix:/run/clamd"}`:                          "sockets",
+		})
 	}
 }
 
 // The defaults that people read are those that count, and fit the protocol.
 func TestKeysSayTheDefaults(t *testing.T) {
-	table := make([]string, 0, len(keys))
-	for _, k := range keys {
-		table = append(table, fmt.Sprintf("%q:%s", k.Name, k.Default))
-		if len(k.About) > protocol.MaxText {
-			t.Errorf("%s: %d octets are too long", k.Name, len(k.About))
-		}
-	}
-	c, err := sdk.NewConfig("{"+strings.Join(table, ",")+"}", true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var s settings
-	if err := c.Decode(&s); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := fmt.Sprint(s), fmt.Sprint(defaults()); got != want {
-		t.Errorf("the keys say %s, the program %s", got, want)
-	}
+	sdktest.Defaults(t, plugin, new(settings), defaults())
 }
 
 // FuzzPieces: the walk ends, in bounds, whatever the message is.

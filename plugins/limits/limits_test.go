@@ -14,6 +14,7 @@ import (
 	"pecd/pec"
 	"pecd/plugins/protocol"
 	"pecd/plugins/sdk"
+	"pecd/plugins/sdk/sdktest"
 	"pecd/points"
 )
 
@@ -315,7 +316,7 @@ func TestOpen(t *testing.T) {
 }
 
 func TestSettings(t *testing.T) {
-	for table, want := range map[string]string{
+	sdktest.Settings(t, plugin, true, map[string]string{
 		`{}`:                                                "",
 		`{"messages_per_hour":-1}`:                          "messages_per_hour",
 		`{"messages_per_day":1.5}`:                          "messages_per_day",
@@ -328,39 +329,12 @@ func TestSettings(t *testing.T) {
 		`{"timezone":"Mars"}`:                               "timezone",
 		`{"timezone":""}`:                                   "timezone",
 		`{"limit":1}`:                                       "limit",
-	} {
-		c, err := sdk.NewConfig(table, true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = plugin.Open(t.Context(), c)
-		var p sdk.Problem
-		if errors.As(err, &p); p.Key != want || (err == nil) != (want == "") {
-			t.Errorf("%s: %v", table, err)
-		}
-	}
+	})
 }
 
 // The defaults that people read are those that count, and fit the protocol.
 func TestKeysSayTheDefaults(t *testing.T) {
-	table := make([]string, 0, len(keys))
-	for _, k := range keys {
-		table = append(table, fmt.Sprintf("%q:%s", k.Name, k.Default))
-		if len(k.About) > protocol.MaxText {
-			t.Errorf("%s: %d octets are too long", k.Name, len(k.About))
-		}
-	}
-	c, err := sdk.NewConfig("{"+strings.Join(table, ",")+"}", true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var s settings
-	if err := c.Decode(&s); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := fmt.Sprint(s), fmt.Sprint(defaults()); got != want {
-		t.Errorf("the keys say %s, the program %s", got, want)
-	}
+	sdktest.Defaults(t, plugin, new(settings), defaults())
 }
 
 // FuzzParseEntry: what is read is what was written, octet for octet.
