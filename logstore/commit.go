@@ -272,6 +272,11 @@ func (j *commitJob) act(ctx context.Context, t *transaction, i int) (bool, error
 			return false, err
 		}
 	}
+	if a.Answer != nil {
+		if n, err := t.answer(ctx, a.Answer, j.tx.At); err != nil || n == 0 && a.Answer.First {
+			return false, err
+		}
+	}
 	entry := a.Entry
 	entry.At, entry.Kept = j.tx.At, ""
 	if kept != nil {
@@ -282,9 +287,6 @@ func (j *commitJob) act(ctx context.Context, t *transaction, i int) (bool, error
 		return false, err
 	}
 	if err = t.await(ctx, entry.Identifier, j.tx.At, a.Await); err != nil {
-		return false, err
-	}
-	if err = t.answer(ctx, a.Answer, j.tx.At); err != nil {
 		return false, err
 	}
 	if err = t.setPolicy(ctx, a.Policy); err != nil {

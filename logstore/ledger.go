@@ -74,43 +74,42 @@ func (t *transaction) await(ctx context.Context, id pec.Identifier, at time.Time
 	return nil
 }
 
-// answer clears ledger rows.
-func (t *transaction) answer(ctx context.Context, a *Answer, at time.Time) error {
-	if a == nil {
-		return nil
-	}
+// answer clears ledger rows and returns how many it changed.
+func (t *transaction) answer(ctx context.Context, a *Answer, at time.Time) (changed int64, err error) {
 	others := map[string]bool{} // recipients without a row of their key
 	for _, r := range a.Recipients {
-		known, err := t.answerRow(ctx, a, r.Key(), at)
+		n, known, err := t.answerRow(ctx, a, r.Key(), at)
 		if err != nil {
-			return err
+			return 0, err
 		}
+		changed += n
 		if !known {
 			others[foldLocal(r)] = true
 		}
 	}
 	if len(others) == 0 {
-		return nil
+		return changed, nil
 	}
 	keys, err := t.ledgerKeys(ctx, a.Identifier)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, key := range keys {
 		if !others[foldLocal(pec.Address(key))] {
 			continue
 		}
-		if _, err := t.answerRow(ctx, a, key, at); err != nil {
-			return err
+		n, _, err := t.answerRow(ctx, a, key, at)
+		if err != nil {
+			return 0, err
 		}
+		changed += n
 	}
-	return nil
+	return changed, nil
 }
 
-// answerRow clears one row and reports whether there is one. The first outcome
-// stands: what comes later is in the register only.
-func (t *transaction) answerRow(ctx context.Context, a *Answer, key string, at time.Time) (known bool, err error) {
-	var n int64
+// answerRow clears one row, and reports whether it changed it (1 or 0) and whether
+// there is one. The first outcome stands: what comes later is in the register only.
+func (t *transaction) answerRow(ctx context.Context, a *Answer, key string, at time.Time) (n int64, known bool, err error) {
 	if a.Kind == pec.KindTakeCharge {
 		n, err = t.exec(ctx, "UPDATE awaited SET taken_at = ? WHERE identifier = ? AND key = ? AND taken_at IS NULL AND outcome IS NULL",
 			at.UnixNano(), string(a.Identifier), key)
@@ -119,10 +118,10 @@ func (t *transaction) answerRow(ctx context.Context, a *Answer, key string, at t
 			at.UnixNano(), string(a.Kind), string(a.Identifier), key)
 	}
 	if err != nil || n > 0 {
-		return n > 0, err
+		return n, n > 0, err
 	}
-	err = t.conn.QueryRowContext(ctx, "SELECT count(*) FROM awaited WHERE identifier = ? AND key = ?", string(a.Identifier), key).Scan(&n)
-	return n > 0, err
+	err = t.conn.QueryRowContext(ctx, "SELECT count(*) > 0 FROM awaited WHERE identifier = ? AND key = ?", string(a.Identifier), key).Scan(&known)
+	return 0, known, err
 }
 
 func (t *transaction) ledgerKeys(ctx context.Context, id pec.Identifier) ([]string, error) {

@@ -27,7 +27,8 @@ type Store interface {
 	NewBody() (Body, error)
 	// Commit makes all acts of tx durable or none. It returns after they are on
 	// stable storage. An act one of whose keys exists already is left out whole,
-	// and its element of done is false; so is an act whose Notice is not due.
+	// and its element of done is false; so is an act whose Notice is not due, or whose
+	// Answer should be the first and is not.
 	// Bodies that the messages point to are stored once and kept until the last of
 	// them has been taken.
 	Commit(ctx context.Context, tx Tx) (done []bool, err error)
@@ -168,6 +169,9 @@ type Answer struct {
 	Identifier pec.Identifier
 	Recipients []pec.Address
 	Kind       pec.Kind // KindTakeCharge, KindDelivery or KindNonDelivery
+	// First has the act left out if the answer changes no row, because another was
+	// first. That is checked in the transaction of the act.
+	First bool
 }
 
 // Awaited is a ledger row: a certified recipient of a message of ours and what

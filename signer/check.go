@@ -24,10 +24,6 @@ func refuse(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrDraft, fmt.Errorf(format, args...))
 }
 
-// maxLine is the longest line, in octets without its end, that may leave: the
-// next MTA would fold a longer one inside the signature (RFC 5321, 4.5.3.1.6).
-const maxLine = 998
-
 // checkDraft reads d back as its receiver will, from the whole message with an
 // empty signature in place, and holds what it finds against the event.
 func (t *term) checkDraft(d issue.Draft, f frame, whole message.Source) error {
@@ -119,7 +115,7 @@ func checkFacts(what string, f message.Facts) error {
 		return refuse("%s: NUL octet", what)
 	case f.BareCR || f.BareLF:
 		return refuse("%s: line ends other than CRLF", what)
-	case f.LongestLine > maxLine:
+	case f.LongestLine > message.MaxLine:
 		return refuse("%s: line of %d octets", what, f.LongestLine)
 	}
 	return nil

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"strings"
+	"time"
 	"unicode"
 
 	"pecd/lmtp"
@@ -56,8 +59,14 @@ func (a *arrival) End(ctx context.Context, env lmtp.Envelope) []lmtp.Status {
 	}
 	a.log = a.arrivalDoor.log
 	var err error
-	if a.m, err = message.Read(a.body); err != nil {
-		a.log.Error("message put off: its header cannot be read", "sender", env.Sender, "err", err)
+	a.m, err = message.Read(a.body)
+	switch {
+	case errors.Is(err, message.ErrLimit), errors.Is(err, message.ErrMalformed):
+		// No waiting mends it, and a day of 4xx would end in a bounce, too.
+		a.log.Info("message refused: its header cannot be read", "err", err)
+		return refuseAll(a.status, statusUnreadable)
+	case err != nil:
+		a.log.Error("message put off: its header cannot be read", "err", err)
 		return a.status
 	}
 	if err := a.time.stops(); err != nil {
@@ -79,6 +88,13 @@ func (a *arrival) End(ctx context.Context, env lmtp.Envelope) []lmtp.Status {
 	a.log.Info("message received", "class", a.found.Class, "recipients", len(a.status), "settled", settledOf(a.status))
 	a.atStep(stepArrived)
 	return a.status
+}
+
+func refuseAll(status []lmtp.Status, s lmtp.Status) []lmtp.Status {
+	for i := range status {
+		status[i] = s
+	}
+	return status
 }
 
 // settledOf counts the recipients whose matter is closed for the MTA.
@@ -150,10 +166,12 @@ func (a *arrival) receive(ctx context.Context) error {
 // what they carry is what a user of ours sent, and was checked then.
 func (a *arrival) asked(ctx context.Context) (reception.Arrival, error) {
 	q := a.office.arrival(a.m, a.found, pec.Address(a.env.Sender))
-	if a.found.Class == reception.Other {
-		a.bounce, q.Bounce = reception.ReadBounce(a.m, q.Sender, a.office.clerk.Owner)
-	}
 	var err error
+	if a.found.Class == reception.Other {
+		if a.bounce, q.Bounce, err = reception.ReadBounce(a.m, q.Sender, a.office.clerk.Owner); err != nil {
+			return q, err
+		}
+	}
 	if q.Recipients, err = a.recipients(ctx, addresses(a.env.Recipients)); err != nil {
 		return q, err
 	}
@@ -246,14 +264,14 @@ func (a *arrival) carry(ctx context.Context, g *group) error {
 // answers. With findings it is not delivered.
 func (a *arrival) envelope(ctx context.Context, c choice, findings []points.Finding) error {
 	clerk := a.office.clerk
-	if err := clerk.TakeCharge(ctx, a.found, c.to, ""); err != nil {
-		return err
-	}
-	a.atStep(stepTakenInCharge)
 	c, err := a.open(ctx, c)
 	if err != nil || len(c.to) == 0 {
 		return err
 	}
+	if err := clerk.TakeCharge(ctx, a.found, c.to, ""); err != nil {
+		return err
+	}
+	a.atStep(stepTakenInCharge)
 	if findings == nil {
 		findings = a.look(ctx, points.Delivery)
 	}
@@ -261,8 +279,13 @@ func (a *arrival) envelope(ctx context.Context, c choice, findings []points.Find
 	if err != nil {
 		return err
 	}
-	if err := clerk.GiveUp(ctx, a.found, results); err != nil {
-		return err
+	ctx, cancel := a.closing(ctx)
+	defer cancel()
+	// With a clock in doubt nothing falls due: the store is asked again.
+	if !a.time.doubted() {
+		if err := clerk.GiveUp(ctx, a.found, results); err != nil {
+			return err
+		}
 	}
 	d, err := a.office.points.delivery.Decide(ctx, delivery.Handover{Provider: a.office.issuer.Name, Event: a.found.Event,
 		Results: results, Findings: findings})
@@ -358,6 +381,8 @@ func (a *arrival) receipt(ctx context.Context, fates []reception.Fate) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := a.closing(ctx)
+	defer cancel()
 	var delivered []pec.Address
 	for _, r := range results {
 		if r.Answer == delivery.Delivered {
@@ -409,24 +434,53 @@ func (a *arrival) deliver(ctx context.Context, to []pec.Address, done []bool, c 
 	if err := a.dispel(ctx); err != nil {
 		return nil, err
 	}
-	answers, err := a.mailbox.Deliver(ctx, a.env.Sender, rcpts, c.Size(), a.scan.Facts().EightBit,
-		func(w io.Writer) error { _, err := c.WriteTo(w); return err })
-	if err != nil {
-		a.log.Error("mailbox store", "err", err)
-		return results, nil
+	// Some at a time, and no longer than leaves time to certify what the store has
+	// said: its answers come when it is done with all whom it was given.
+	asked, cancel := context.WithTimeout(ctx, cmp.Or(a.storeTime, storeTime))
+	defer cancel()
+	for len(rcpts) > 0 && asked.Err() == nil {
+		n := min(len(rcpts), storePortion)
+		answers, err := a.mailbox.Deliver(asked, a.env.Sender, rcpts[:n], c.Size(), a.scan.Facts().EightBit,
+			func(w io.Writer) error { _, err := c.WriteTo(w); return err })
+		if err != nil {
+			a.log.Error("mailbox store", "err", err)
+			break
+		}
+		for j, s := range answers {
+			a.answered(&results[open[j]], s)
+		}
+		open, rcpts = open[n:], rcpts[n:]
 	}
 	a.atStep(stepStored)
-	for j, s := range answers {
-		r := &results[open[j]]
-		r.Answer, r.Code = result(s)
-		r.Text = s.Text
-		if a.direct && r.Answer == delivery.Never {
-			// The MTA may know the address by another name. It asks the store again.
-			r.Answer = delivery.NotNow
-		}
-		if r.Answer != delivery.Delivered {
-			a.log.Warn("mailbox store refused", "recipient", r.Recipient, "code", s.Code, "enhanced", r.Code, "text", s.Text)
-		}
-	}
 	return results, nil
+}
+
+// How the mailbox store is asked: how long all in all, and how many recipients of one
+// message at a time. The door allows itself five minutes.
+const (
+	storeTime    = 4 * time.Minute
+	storePortion = 50
+)
+
+// closingTime bounds what is left to do when the mailbox store has answered.
+const closingTime = 20 * time.Second
+
+// closing is the context of what follows the mailbox store's answers. Also where time
+// is over, or pecd is stopping, they must be certified: else the store gets the
+// message again, and again nobody hears of it.
+func (a *arrival) closing(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), closingTime)
+}
+
+// answered notes what the mailbox store said of one recipient.
+func (a *arrival) answered(r *delivery.Result, s lmtp.Status) {
+	r.Answer, r.Code = result(s)
+	r.Text = s.Text
+	if a.direct && r.Answer == delivery.Never {
+		// The MTA may know the address by another name. It asks the store again.
+		r.Answer = delivery.NotNow
+	}
+	if r.Answer != delivery.Delivered {
+		a.log.Warn("mailbox store refused", "recipient", r.Recipient, "code", s.Code, "enhanced", r.Code, "text", s.Text)
+	}
 }

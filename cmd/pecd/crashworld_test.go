@@ -48,6 +48,7 @@ type crashWorld struct {
 
 	mu      sync.Mutex
 	mailbox []string // what the mailbox store took
+	slow    func()   // if set, the mailbox store does this before it answers
 	mta     []string // what the MTA took at the loopback listener
 }
 
@@ -329,6 +330,9 @@ func (m *mailboxMail) Abort() {}
 
 func (m *mailboxMail) End(_ context.Context, env lmtp.Envelope) []lmtp.Status {
 	err := m.w.fault.around(stepStore, func() error { m.w.took(&m.w.mailbox, m.String()); return nil })
+	if m.w.slow != nil {
+		m.w.slow()
+	}
 	s := lmtp.Status{Code: 250}
 	if err != nil {
 		s = lmtp.Status{Code: 451}

@@ -42,7 +42,10 @@ type doors struct {
 	watch   *availability.Stopwatch
 	turns   turns       // of messages that arrive, by their digest
 	doubt   atomic.Bool // an arrival could not be settled: can the store be written?
-	crowd   crowd       // of messages that are being accepted
+	// storeTime is how long the mailbox store may take for one message; zero means
+	// storeTime, the constant.
+	storeTime time.Duration
+	crowd     crowd // of messages that are being accepted
 }
 
 // spool receives a message into the store and watches its octets go by.
@@ -65,12 +68,8 @@ func (s *spool) question() host.Question {
 
 // unwrappable reports whether no anomaly envelope can hold the message.
 func (s *spool) unwrappable() bool {
-	f := s.scan.Facts()
-	return f.LongestLine > maxLine || f.NUL || f.BareCR || f.BareLF
+	return !s.scan.Facts().Carriable()
 }
-
-// maxLine is the longest line, in octets, that an anomaly envelope holds.
-const maxLine = 998
 
 // Abort drops the message; the MTA still has it, or its client knows.
 func (s *spool) Abort() { s.body.Close() }

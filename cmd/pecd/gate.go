@@ -127,8 +127,8 @@ func (v *visitor) decide(ctx context.Context, env milter.Envelope) ([]reception.
 	if q.Found.Class != reception.Other || reception.FromProvider(q.Found.Why) && !unwrappable {
 		return nil, nil, nil
 	}
-	if _, ours := reception.ReadBounce(m, q.Sender, v.office.clerk.Owner); ours {
-		return nil, nil, nil
+	if _, ours, err := reception.ReadBounce(m, q.Sender, v.office.clerk.Owner); err != nil || ours {
+		return nil, nil, err
 	}
 	q.Gate, q.Recipients, q.Unwrappable = true, rcpts, unwrappable
 	shown := v.question()

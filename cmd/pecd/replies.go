@@ -106,6 +106,7 @@ var (
 	statusDone        = lmtp.Status{Code: 250, Enhanced: [3]int{2, 1, 5}, Text: "delivered"}
 	statusLater       = lmtp.Status{Code: 451, Enhanced: [3]int{4, 3, 0}, Text: "temporarily unavailable, try again later"}
 	statusNoMailbox   = lmtp.Status{Code: 550, Enhanced: [3]int{5, 1, 1}, Text: "the mailbox store refuses the message"}
+	statusUnreadable  = lmtp.Status{Code: 550, Enhanced: [3]int{5, 6, 0}, Text: "the header cannot be read"}
 	statusUnwrappable = lmtp.Status{Code: 550, Enhanced: [3]int{5, 6, 0}, Text: "the message has lines over 998 octets, or octets that mail cannot carry"}
 )
 

@@ -35,6 +35,7 @@ func Test(t *testing.T, open func(t *testing.T, dir string) logstore.Store) {
 		{"Overdue", testOverdue},
 		{"Notices", testNotices},
 		{"NoticeTooLate", testNoticeTooLate},
+		{"FirstAnswer", testFirstAnswer},
 		{"NoticeRace", testNoticeRace},
 		{"IssuedAt", testIssuedAt},
 		{"Policies", testPolicies},

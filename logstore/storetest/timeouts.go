@@ -205,6 +205,37 @@ func testNoticeTooLate(b *bench) {
 	}
 }
 
+// An answer that is to be the first is left out, with all of its act, where a row has
+// an outcome already, or where there is no row.
+func testFirstAnswer(b *bench) {
+	const id = "1@alfa.example"
+	b.send(id, At, "bob@b.example", "ended@b.example")
+	b.answer(id, hours(1), pec.KindDelivery, "ended@b.example")
+	for _, c := range []struct {
+		recipient pec.Address
+		done      bool
+	}{{"ended@b.example", false}, {"stranger@b.example", false}, {"BOB@b.example", true}, {"bob@b.example", false}} {
+		ev := b.NewEvent(b, c.recipient)
+		act := entry(id, At)
+		act.Send = b.Acceptance(b, ev)
+		act.Keys = []logstore.Key{KeyOf(pec.KindNonDelivery, ev.Identifier, c.recipient)}
+		act.Answer = &logstore.Answer{Identifier: id, Recipients: []pec.Address{c.recipient}, Kind: pec.KindNonDelivery, First: true}
+		before := b.stats()
+		if done := b.commit(logstore.Tx{At: At, Acts: []logstore.Act{act}}); done[0] != c.done {
+			b.Errorf("%s: done = %v", c.recipient, done)
+		}
+		if after := b.stats(); !c.done && after != before {
+			b.Errorf("%s left %+v, want %+v", c.recipient, after, before)
+		}
+	}
+	if o := b.row(id, "bob@b.example").Outcome; o != pec.KindNonDelivery {
+		b.Errorf("bob's outcome is %q", o)
+	}
+	if o := b.row(id, "ended@b.example").Outcome; o != pec.KindDelivery {
+		b.Errorf("the first outcome became %q", o)
+	}
+}
+
 // A notice and a receipt at the same time: the notice is done only if it comes
 // first.
 func testNoticeRace(b *bench) {

@@ -16,10 +16,6 @@ import (
 // again does not help.
 var ErrUnwrappable = errors.New("issue: the message cannot be put into an envelope")
 
-// maxLine is the longest line, in octets without its end, that every program
-// hands on unfolded; RFC 5321, 4.5.3.1.6.
-const maxLine = 998
-
 // unknownSender stands in an anomaly envelope where neither the reverse path nor
 // the field From names anybody.
 const unknownSender = "mittente sconosciuto"
@@ -43,7 +39,7 @@ func (i Issuer) Anomaly(ev pec.Event, received *message.Message, facts message.F
 	if err := i.valid(); err != nil {
 		return Draft{}, err
 	}
-	if facts.NUL || facts.BareCR || facts.BareLF || facts.LongestLine > maxLine {
+	if !facts.Carriable() {
 		return Draft{}, fmt.Errorf("%w: NUL %t, CR alone %t, LF alone %t, longest line %d", ErrUnwrappable,
 			facts.NUL, facts.BareCR, facts.BareLF, facts.LongestLine)
 	}

@@ -105,7 +105,7 @@ func TestOdd(t *testing.T) {
 			for _, a := range o.to {
 				ev.Recipients = append(ev.Recipients, pec.Recipient{Address: a, Type: pec.Certified})
 			}
-			carriable := !f.NUL && !f.BareCR && !f.BareLF && f.LongestLine <= maxLine
+			carriable := f.Carriable()
 			oddTransport(t, o, ev, m, f, carriable)
 			oddAnomaly(t, o, ev, m, f, carriable)
 			oddVirus(t, ev)

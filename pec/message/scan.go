@@ -16,6 +16,16 @@ type Facts struct {
 	EndsInNewline bool
 }
 
+// MaxLine is the longest line, in octets without its end, that every MTA hands on
+// unfolded (RFC 5321, 4.5.3.1.6): a fold inside a signed part breaks the signature.
+const MaxLine = 998
+
+// Carriable reports whether a message with these facts can stand inside one that is
+// signed: MTAs hand it on as it is.
+func (f Facts) Carriable() bool {
+	return f.LongestLine <= MaxLine && !f.NUL && !f.BareCR && !f.BareLF
+}
+
 // A Scanner is a writer that looks at what is written. Its zero value is ready.
 // It is for one goroutine.
 type Scanner struct {

@@ -63,13 +63,11 @@ func sevenBitField(f Field) ([]byte, error) {
 	case "":
 		raw = bytes.TrimSuffix(raw, []byte("\r\n"))
 	}
-	if longestLine(raw) > max(maxLine, longestLine(f.Raw)) {
+	if longestLine(raw) > max(MaxLine, longestLine(f.Raw)) {
 		return nil, cannot("field %.100s: a line too long", f.Name())
 	}
 	return raw, nil
 }
-
-const maxLine = 998 // octets; RFC 5322, 2.1.1
 
 func longestLine(raw []byte) int {
 	n := 0

@@ -323,7 +323,7 @@ func TestSevenBitHostileFields(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := text(t, c)
-			if n := longestLine([]byte(got)); n > max(maxLine, longestLine([]byte(in))) {
+			if n := longestLine([]byte(got)); n > max(MaxLine, longestLine([]byte(in))) {
 				t.Errorf("%s: %.50q: a line of %d octets", name, value, n)
 			}
 			if name != "To" {

@@ -55,11 +55,6 @@ type Decision struct {
 // Builtin is the access point of RFC 6109, 3.1.1.
 type Builtin struct{}
 
-// maxLine is the longest line, in octets without its end, that every MTA hands
-// on unfolded (RFC 5321, 4.5.3.1.6): a fold inside the signed part would break
-// the signature.
-const maxLine = 998
-
 // Decide applies the formal checks of RFC 6109, 3.1.1, and then what the checks
 // found: a virus is told alone, since it decides what becomes of the message.
 func (Builtin) Decide(_ context.Context, s Submission) (Decision, error) {
@@ -110,9 +105,9 @@ func (c *check) whole() {
 	if max.MaxRecipients > 0 && len(c.Recipients) > max.MaxRecipients {
 		c.refuse(points.TooManyRecipients, "%d destinatari, il massimo e' %d", "%d recipients, the most allowed is %d", len(c.Recipients), max.MaxRecipients)
 	}
-	if f.LongestLine > maxLine {
+	if f.LongestLine > message.MaxLine {
 		c.refuse(points.LineTooLong, "una riga di %d byte supera il limite di %d: la firma non reggerebbe al trasporto",
-			"a line of %d octets exceeds the limit of %d: the signature would not survive transport", f.LongestLine, maxLine)
+			"a line of %d octets exceeds the limit of %d: the signature would not survive transport", f.LongestLine, message.MaxLine)
 	}
 	if f.NUL || f.BareCR || f.BareLF {
 		c.refuse(points.BadOctets, "il messaggio contiene NUL oppure CR o LF isolati", "the message holds NUL or a CR or LF that stands alone")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"pecd/points"
 )
@@ -29,9 +30,30 @@ func (g guard) Decide(ctx context.Context, s Submission) (Decision, error) {
 	case points.Accept:
 		return d, accepted(ctx, s)
 	case points.Refuse:
-		return d, plain(d.Reasons)
+		if err := plain(d.Reasons); err != nil {
+			return Decision{}, err
+		}
+		return unanswerable(ctx, s, d)
 	}
 	return Decision{}, nil
+}
+
+// unanswerable adds to a refusal for formal reasons what our own rules have against
+// answering it by a notice: a notice goes to the sender, and he may be somebody else
+// (docs/decisions/0009-size-and-notices.md).
+func unanswerable(ctx context.Context, s Submission, d Decision) (Decision, error) {
+	if !points.Formal(d.Reasons) {
+		return d, nil
+	}
+	s.Limits, s.Findings = Limits{TrustMTA: s.Limits.TrustMTA}, nil
+	own, err := Builtin{}.Decide(ctx, s)
+	if err != nil {
+		return Decision{}, err
+	}
+	if own.Verdict == points.Refuse && !points.Formal(own.Reasons) {
+		d.Reasons = append(slices.Clone(d.Reasons), own.Reasons...)
+	}
+	return d, nil
 }
 
 // accepted checks what no access point may accept.

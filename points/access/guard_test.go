@@ -85,3 +85,27 @@ func TestGuard(t *testing.T) {
 		}
 	}
 }
+
+// TestGuardKeepsNoticesFromStrangers: a point of others may refuse by a rule of its
+// own before it asks who sends. Whoever is not known to have sent the message gets no
+// notice about it: the client hears the refusal.
+func TestGuardKeepsNoticesFromStrangers(t *testing.T) {
+	no := points.Reason{Cause: points.Policy, Italian: "no", English: "no"}
+	for name, tt := range map[string]struct {
+		change func(*Submission)
+		formal bool
+	}{
+		"the user himself":        {func(*Submission) {}, true},
+		"who breaks another rule": {func(s *Submission) { s.Facts.LongestLine = 2000 }, true},
+		"another user":            {func(s *Submission) { s.Login = "bruno@alfa.example" }, false},
+		"nobody":                  {func(s *Submission) { s.Login = "" }, false},
+		"a stranger's address":    {func(s *Submission) { s.SenderOurs = false }, false},
+	} {
+		s := submit(t, good)
+		tt.change(&s)
+		d, err := Guard(fixed{Verdict: points.Refuse, Reasons: []points.Reason{no}}).Decide(context.Background(), s)
+		if err != nil || points.Formal(d.Reasons) != tt.formal || d.Reasons[0] != no {
+			t.Errorf("%s: %+v, %v", name, d, err)
+		}
+	}
+}

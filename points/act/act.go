@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"strings"
 	"time"
 
 	"pecd/logstore"
@@ -192,7 +193,7 @@ func (c *Clerk) Concluded(ctx context.Context, f reception.Found, rcpts []pec.Ad
 // the message that arrived, is kept apart. It is all one transaction.
 func (c *Clerk) Deliver(ctx context.Context, f reception.Found, envelope message.Content, source string, rcpts []pec.Address, outcomes []delivery.Outcome) error {
 	tx := logstore.Tx{At: c.instant()}
-	eightBit, err := originalFacts(f, outcomes)
+	facts, err := originalFacts(f, outcomes)
 	if err != nil {
 		return err
 	}
@@ -201,7 +202,7 @@ func (c *Clerk) Deliver(ctx context.Context, f reception.Found, envelope message
 		if o.Kind == "" {
 			continue
 		}
-		s, err := c.conclude(ctx, f, rcpts[i], o, tx.At, eightBit)
+		s, err := c.conclude(ctx, f, rcpts[i], o, tx.At, facts)
 		if err != nil {
 			return fmt.Errorf("%s: %w", o.Kind, err)
 		}
@@ -221,19 +222,18 @@ func (c *Clerk) Deliver(ctx context.Context, f reception.Found, envelope message
 	return err
 }
 
-// originalFacts reports whether the original has bytes over 127. They are counted
-// once for all receipts, and only where one will carry the original.
-func originalFacts(f reception.Found, outcomes []delivery.Outcome) (bool, error) {
+// originalFacts returns what must be known of the original to put it into a receipt.
+// It is read once for all receipts, and only where one will carry it.
+func originalFacts(f reception.Found, outcomes []delivery.Outcome) (message.Facts, error) {
 	if f.Original == nil {
-		return false, nil
+		return message.Facts{}, nil
 	}
 	for _, o := range outcomes {
 		if o.Kind == pec.KindDelivery {
-			facts, err := message.ScanContent(content(f.Original))
-			return facts.EightBit, err
+			return message.ScanContent(content(f.Original))
 		}
 	}
-	return false, nil
+	return message.Facts{}, nil
 }
 
 func content(m *message.Message) message.Content { return message.Section(m.Source, m.Range()) }
@@ -253,7 +253,7 @@ func (c *Clerk) witnessed(ctx context.Context) issue.Issuer {
 }
 
 // conclude renders and signs what o certifies for rcpt.
-func (c *Clerk) conclude(ctx context.Context, f reception.Found, rcpt pec.Address, o delivery.Outcome, at time.Time, eightBit bool) (*signer.Signed, error) {
+func (c *Clerk) conclude(ctx context.Context, f reception.Found, rcpt pec.Address, o delivery.Outcome, at time.Time, facts message.Facts) (*signer.Signed, error) {
 	ev := c.follow(f, at)
 	ev.Recipient, ev.Error, ev.Detail = rcpt, o.Error, o.Detail
 	switch o.Kind {
@@ -265,7 +265,9 @@ func (c *Clerk) conclude(ctx context.Context, f reception.Found, rcpt pec.Addres
 		return c.sign(c.Issuer.Virus(ev, f.Provider.ServiceMailbox, c.Rand))
 	}
 	var original message.Content
-	if issue.Primary(f.Original, rcpt) {
+	// What another provider let in may not survive a second signature. It is in the
+	// mailbox by now: a receipt without the original is due all the same.
+	if facts.Carriable() && issue.Primary(f.Original, rcpt) {
 		original = content(f.Original)
 	}
 	if original != nil && ev.Receipt == pec.Brief {
@@ -274,7 +276,7 @@ func (c *Clerk) conclude(ctx context.Context, f reception.Found, rcpt pec.Addres
 			return nil, fmt.Errorf("brief receipt: %w", err)
 		}
 	}
-	return c.sign(c.witnessed(ctx).Delivery(ev, original, eightBit, c.Rand))
+	return c.sign(c.witnessed(ctx).Delivery(ev, original, facts.EightBit, c.Rand))
 }
 
 // Receive writes into the register that a receipt arrived, once, and clears what
@@ -287,7 +289,15 @@ func (c *Clerk) Receive(ctx context.Context, f reception.Found, messageID string
 	e.Messages, e.Digest = []string{messageID}, f.Digest
 	arrival := logstore.Act{Keys: []logstore.Key{arrivalKey(f, "")}, Entry: e}
 	if who := f.Answers(); len(who) > 0 {
-		arrival.Answer = &logstore.Answer{Identifier: f.Event.Identifier, Recipients: who, Kind: f.Event.Kind}
+		// Only what names the true sender is about our message: a provider may certify a
+		// failure to a sender of its own, and could name any identifier with it.
+		sent, ok, err := c.sent(ctx, f.Event.Identifier)
+		if err != nil {
+			return err
+		}
+		if ok && strings.EqualFold(string(sent.Sender), string(f.Event.Sender)) {
+			arrival.Answer = &logstore.Answer{Identifier: f.Event.Identifier, Recipients: who, Kind: f.Event.Kind}
+		}
 	}
 	tx := logstore.Tx{At: at, Acts: []logstore.Act{arrival}}
 	if f.Event.Kind == pec.KindVirus {

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,6 +29,8 @@ type desk struct {
 	*act.Clerk
 	world *pointstest.World
 	store logstore.Store
+	// renamed says that the provider's name is not that under which all was issued.
+	renamed bool
 }
 
 func newDesk(t *testing.T, w *pointstest.World, p *pointstest.Provider) *desk {
@@ -46,7 +49,11 @@ func newDesk(t *testing.T, w *pointstest.World, p *pointstest.Provider) *desk {
 	now := pointstest.At.Add(700 * time.Millisecond)
 	d := &desk{world: w, store: s, Clerk: &act.Clerk{Issuer: p.Issuer, Signer: p.Signer, Store: s,
 		Now: func() time.Time { return now }, Location: pointstest.At.Location(), Rand: rand.Reader}}
-	t.Cleanup(func() { d.duplicates(t) }) // before the store closes
+	t.Cleanup(func() { // before the store closes
+		if !d.renamed {
+			d.duplicates(t)
+		}
+	})
 	return d
 }
 
@@ -290,6 +297,63 @@ func TestReceiptCarriesOriginal(t *testing.T) {
 			t.Errorf("%s: original %v", r.Event.Recipient, r.Original != nil)
 		} else if primary && !bytes.Equal(octets(t, message.Section(r.Original.Source, r.Original.Range())), want) {
 			t.Errorf("the original was changed:\n%s", octets(t, message.Section(r.Original.Source, r.Original.Range())))
+		}
+	}
+}
+
+// TestReceiptWithoutOriginal: another provider let in what no second signature
+// survives. It is in the mailbox; the receipt that says so goes without it.
+func TestReceiptWithoutOriginal(t *testing.T) {
+	ctx := context.Background()
+	w := pointstest.New(t)
+	for name, body := range map[string]string{"long line": strings.Repeat("x", 1200) + "\r\n", "NUL": "x\x00y\r\n", "CR alone": "x\ry\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			for _, kind := range []pec.ReceiptType{pec.Complete, pec.Brief} {
+				beta := newDesk(t, w, w.Beta)
+				m, _ := beta.spool(t, []byte(original+body))
+				ev := pec.Event{At: pointstest.At, Kind: pec.KindTransport, Identifier: "20261122x@alfa.example", MsgID: "<c1@alfa.example>", Sender: "alice@alfa.example",
+					Recipients: beta.classified("bob@beta.example"), Subject: "Offerta", Receipt: kind, Error: pec.NoError}
+				f := reception.Found{Class: reception.Envelope, Event: ev, Provider: w.Alfa.Record, Original: m}
+				if err := beta.deliver(ctx, f, []delivery.Result{{Recipient: "bob@beta.example", Answer: delivery.Delivered}}); err != nil {
+					t.Fatalf("%s: it is delivered, and nobody hears of it: %v", kind, err)
+				}
+				out := beta.outgoing(t)
+				if len(out) != 1 || out[0].Kind != pec.KindDelivery {
+					t.Fatalf("%+v", out)
+				}
+				if r := beta.arrive(t, octets(t, out[0].Content)); r.Original != nil {
+					t.Error("the original is in it")
+				}
+			}
+		})
+	}
+}
+
+// TestAnswerOfAStranger: a provider certifies a failure to a sender of its own, with
+// the identifier of somebody else's message. That message goes on waiting.
+func TestAnswerOfAStranger(t *testing.T) {
+	ctx := context.Background()
+	w := pointstest.New(t)
+	alfa := newDesk(t, w, w.Alfa)
+	id, sent := alfa.accept(t, "bob@beta.example")
+	ev := alfa.arrive(t, octets(t, sent[0].Content)).Event
+	ev.Sender, ev.Recipient, ev.Error, ev.Detail, ev.Receipt = "carla@beta.example", "bob@beta.example", pec.ErrorNoDest, "5.1.1 - Beta - indirizzo non valido", ""
+	for _, sender := range []pec.Address{"carla@beta.example", "Alice@alfa.example"} {
+		ev.Sender = sender
+		d, err := w.Beta.Issuer.NonDelivery(ev, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := w.Beta.Signer.Sign(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := alfa.Receive(ctx, alfa.arrive(t, octets(t, s.Content())), s.MessageID(), nil, ""); err != nil {
+			t.Fatal(err)
+		}
+		stranger := sender == "carla@beta.example"
+		if ledger, err := alfa.store.Awaited(ctx, id); err != nil || (ledger[0].Outcome == "") != stranger {
+			t.Errorf("%s: %+v, %v", sender, ledger, err)
 		}
 	}
 }

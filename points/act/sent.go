@@ -85,7 +85,9 @@ var errFound = errors.New("found")
 // id is not ours.
 func (c *Clerk) sent(ctx context.Context, id pec.Identifier) (ev pec.Event, ok bool, err error) {
 	err = c.Store.Search(ctx, logstore.Query{Identifier: id}, func(e logstore.Entry) error {
-		if e.Type != logstore.EntryType(pec.KindTransport) || e.SendingProvider != c.Issuer.Name {
+		// Envelopes are registered by Accept alone. The name under which we sent does not
+		// matter: a provider may change it while messages are under way.
+		if e.Type != logstore.EntryType(pec.KindTransport) {
 			return nil
 		}
 		ev = pec.Event{Identifier: e.Identifier, MsgID: e.MsgID, Sender: e.Sender, Recipients: e.Recipients,
@@ -121,7 +123,7 @@ func (c *Clerk) Bounced(ctx context.Context, b reception.Bounce) (visible bool, 
 	shared := slices.ContainsFunc(ev.Recipients, func(r pec.Recipient) bool { return r.Type != pec.Certified })
 	for _, f := range b.Failed {
 		r, ok := f.Of(ev.Recipients)
-		visible = visible || ok && shared
+		visible = visible || shared
 		if !ok || shared || !waiting(ledger, r.Address) {
 			continue
 		}
@@ -144,7 +146,7 @@ func (c *Clerk) failure(ev pec.Event, rcpt pec.Address, f reception.Failure) (lo
 		return logstore.Act{}, fmt.Errorf("non-delivery notice: %w", err)
 	}
 	a := c.act(s, c.Issuer.Name, "")
-	a.Answer = &logstore.Answer{Identifier: ev.Identifier, Recipients: []pec.Address{rcpt}, Kind: pec.KindNonDelivery}
+	a.Answer = &logstore.Answer{Identifier: ev.Identifier, Recipients: []pec.Address{rcpt}, Kind: pec.KindNonDelivery, First: true}
 	return a, nil
 }
 
@@ -179,43 +181,46 @@ func (c *Clerk) Drop(ctx context.Context, messageID, why string) error {
 // recipient of whom nothing at all was heard gets both, also where the daemon
 // did not run in between.
 func (c *Clerk) Expire(ctx context.Context) error {
+	var wrong []error
 	for _, t := range []struct {
 		after time.Duration
 		last  bool
 	}{{firstTimeout, false}, {lastTimeout, true}} {
-		for {
-			n, err := c.expire(ctx, t.after, t.last)
-			if err != nil {
-				return err
-			}
-			if n < batch {
-				break
+		for more := true; more; {
+			var err error
+			if more, err = c.expire(ctx, t.after, t.last); err != nil {
+				wrong = append(wrong, err)
 			}
 		}
 	}
-	return nil
+	return errors.Join(wrong...)
 }
 
-// expire issues one batch of notices and returns how many were due.
-func (c *Clerk) expire(ctx context.Context, after time.Duration, last bool) (int, error) {
+// expire issues one batch of notices and reports whether more may be due. A row for
+// which none can be made holds up no other.
+func (c *Clerk) expire(ctx context.Context, after time.Duration, last bool) (more bool, err error) {
 	at := c.instant()
 	rows, err := c.Store.Overdue(ctx, at.Add(-after), last, batch)
 	if err != nil {
-		return 0, err
+		return false, err
 	}
 	tx := logstore.Tx{At: at}
+	var wrong error // the first
 	for _, row := range rows {
 		a, err := c.timeout(ctx, row, at, after, last)
 		if err != nil {
-			return 0, err
+			wrong = cmp.Or(wrong, err)
+			continue
 		}
 		tx.Acts = append(tx.Acts, a)
 	}
 	if len(tx.Acts) == 0 {
-		return 0, nil
+		return false, wrong
 	}
-	_, err = c.Store.Commit(ctx, tx)
-	return len(rows), err
+	if _, err := c.Store.Commit(ctx, tx); err != nil {
+		return false, err
+	}
+	return len(rows) == batch, wrong
 }
 
 // timeout is the act of issuing the notice about row.

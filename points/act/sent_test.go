@@ -3,6 +3,7 @@ package act_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -70,16 +71,16 @@ func TestBounced(t *testing.T) {
 		"another message": bounce(envid, "other@alfa.example", "bob@beta.example failed"),
 		"not a report":    mustRead(original),
 	} {
-		if _, ok := reception.ReadBounce(m, "", d.Owner); ok {
+		if _, ok, err := reception.ReadBounce(m, "", d.Owner); ok || err != nil {
 			t.Errorf("%s: taken for a notification about our message", name)
 		}
 	}
 	good := bounce(envid, string(id), "bob@beta.example failed", "bruna@beta.example delayed", "stranger@beta.example failed")
-	if _, ok := reception.ReadBounce(good, "somebody@beta.example", d.Owner); ok {
+	if _, ok, err := reception.ReadBounce(good, "somebody@beta.example", d.Owner); ok || err != nil {
 		t.Error("a notification with a return path was believed")
 	}
-	b, ok := reception.ReadBounce(good, "", d.Owner)
-	if !ok || b.Identifier != id {
+	b, ok, err := reception.ReadBounce(good, "", d.Owner)
+	if err != nil || !ok || b.Identifier != id {
 		t.Fatalf("%v %+v", ok, b)
 	}
 	for range 2 {
@@ -104,10 +105,10 @@ func TestBouncedShared(t *testing.T) {
 	d := newDesk(t, w, w.Alfa)
 	d.Secret = []byte("secret")
 	id, _ := d.accept(t)
-	for _, failed := range []string{"bob@beta.example failed", "mario@ordinary.example failed"} {
-		b, ok := reception.ReadBounce(bounce(d.EnvelopeID(id), string(id), failed), "", d.Owner)
-		if visible, err := d.Bounced(ctx, b); !ok || err != nil || !visible {
-			t.Errorf("%s: recognised %v, visible %v, %v", failed, ok, visible, err)
+	for _, failed := range []string{"bob@beta.example failed", "mario@ordinary.example failed", "Mario@elsewhere.example failed"} {
+		b, ok, err := reception.ReadBounce(bounce(d.EnvelopeID(id), string(id), failed), "", d.Owner)
+		if visible, berr := d.Bounced(ctx, b); !ok || err != nil || berr != nil || !visible {
+			t.Errorf("%s: recognised %v, visible %v, %v, %v", failed, ok, visible, err, berr)
 		}
 	}
 	if n := d.kinds(t); n[pec.KindNonDelivery] != 0 {
@@ -116,6 +117,63 @@ func TestBouncedShared(t *testing.T) {
 	ledger, err := d.store.Awaited(ctx, id)
 	if err != nil || ledger[0].Outcome != "" || ledger[1].Outcome != "" {
 		t.Errorf("ledger %+v, %v", ledger, err)
+	}
+}
+
+// TestRenamed: a provider may change its name while messages are under way. Their
+// notices are due all the same.
+func TestRenamed(t *testing.T) {
+	ctx := context.Background()
+	w := pointstest.New(t)
+	d := newDesk(t, w, w.Alfa)
+	d.Secret = []byte("secret")
+	id, _ := d.accept(t, "bob@beta.example", "bruna@beta.example")
+	d.Issuer.Name, d.renamed = "Alfa Certificata S.r.l.", true
+	b, ok, err := reception.ReadBounce(bounce(d.EnvelopeID(id), string(id), "bob@beta.example failed"), "", d.Owner)
+	if _, berr := d.Bounced(ctx, b); !ok || err != nil || berr != nil {
+		t.Fatalf("%v %v %v", ok, err, berr)
+	}
+	d.later(13 * time.Hour)
+	if err := d.Expire(ctx); err != nil {
+		t.Error(err)
+	}
+	if n := d.kinds(t); n[pec.KindNonDelivery] != 1 || n[pec.KindTimeout] != 1 {
+		t.Errorf("issued %v, want a notice about each", n)
+	}
+}
+
+// TestExpireGoesOn: a row about which nothing can be said holds up no other.
+func TestExpireGoesOn(t *testing.T) {
+	ctx := context.Background()
+	w := pointstest.New(t)
+	d := newDesk(t, w, w.Alfa)
+	_, err := d.store.Commit(ctx, logstore.Tx{At: pointstest.At.Add(-time.Hour), Acts: []logstore.Act{{
+		Entry: logstore.Entry{Type: "other", Identifier: "x@alfa.example"}, Await: []pec.Address{"bob@beta.example"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.accept(t, "bob@beta.example")
+	d.later(25 * time.Hour)
+	if err := d.Expire(ctx); err == nil || !strings.Contains(err.Error(), "x@alfa.example") {
+		t.Errorf("the row that is wrong is not told: %v", err)
+	}
+	if n := d.kinds(t)[pec.KindTimeout]; n != 2 {
+		t.Errorf("%d notices about the other, want 2", n)
+	}
+}
+
+// brokenSource cannot be read.
+type brokenSource struct{}
+
+func (brokenSource) ReadAt([]byte, int64) (int, error) { return 0, errors.New("the disk is away") }
+func (brokenSource) Size() int64                       { return 1000 }
+
+// TestBounceUnread: what cannot be read now is not taken for ordinary mail.
+func TestBounceUnread(t *testing.T) {
+	m := mustRead("Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n--b\r\n")
+	m.Source = brokenSource{}
+	if _, ok, err := reception.ReadBounce(m, "", (&act.Clerk{}).Owner); ok || err == nil {
+		t.Errorf("%v %v", ok, err)
 	}
 }
 

@@ -39,7 +39,7 @@ func (c *Clerk) infected(ctx context.Context, f reception.Found, at time.Time) (
 		return nil, fmt.Errorf("non-delivery notice for a virus: %w", err)
 	}
 	a := c.act(s, c.Issuer.Name, "")
-	a.Answer = &logstore.Answer{Identifier: ev.Identifier, Recipients: []pec.Address{ev.Recipient}, Kind: pec.KindNonDelivery}
+	a.Answer = &logstore.Answer{Identifier: ev.Identifier, Recipients: []pec.Address{ev.Recipient}, Kind: pec.KindNonDelivery, First: true}
 	return []logstore.Act{a}, nil
 }
 

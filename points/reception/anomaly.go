@@ -73,6 +73,12 @@ func Anomaly(why error) (text string, ok bool) {
 	return "", false
 }
 
+// known reports whether it is known what a message is that failed because of why.
+func known(why error) bool {
+	_, ok := Anomaly(why)
+	return ok
+}
+
 // FromProvider reports whether a message that failed because of why was signed
 // by a provider of the directory all the same: such a message must be handed on
 // to its recipient (RFC 6109, 2.2.2).

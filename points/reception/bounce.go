@@ -1,6 +1,8 @@
 package reception
 
 import (
+	"errors"
+
 	"pecd/pec"
 	"pecd/pec/dsn"
 	"pecd/pec/message"
@@ -25,14 +27,20 @@ type Failure struct {
 // ReadBounce recognises a delivery status notification about an envelope of ours.
 // owner gives the identifier for an ENVID that only we can have made: anybody can
 // write a notification, and one without that proof says nothing. If it returns
-// the envelope's header, that must be of the same message.
-func ReadBounce(m *message.Message, sender pec.Address, owner func(envelopeID string) (pec.Identifier, bool)) (Bounce, bool) {
+// the envelope's header, that must be of the same message. An error says that m could
+// not be read now.
+func ReadBounce(m *message.Message, sender pec.Address, owner func(envelopeID string) (pec.Identifier, bool)) (Bounce, bool, error) {
 	if sender != "" {
-		return Bounce{}, false // RFC 3464, 2: notifications have no return path
+		return Bounce{}, false, nil // RFC 3464, 2: notifications have no return path
 	}
 	r, err := dsn.Read(m)
+	for _, is := range []error{dsn.ErrOther, dsn.ErrMalformed, dsn.ErrLimit, message.ErrMalformed, message.ErrLimit} {
+		if errors.Is(err, is) {
+			return Bounce{}, false, nil
+		}
+	}
 	if err != nil {
-		return Bounce{}, false
+		return Bounce{}, false, err
 	}
 	for _, envelopeID := range r.EnvelopeIDs() {
 		id, ok := owner(envelopeID)
@@ -40,11 +48,11 @@ func ReadBounce(m *message.Message, sender pec.Address, owner func(envelopeID st
 			continue
 		}
 		if returned := r.MessageID(); returned != "" && returned != string(id) {
-			return Bounce{}, false
+			return Bounce{}, false, nil
 		}
-		return Bounce{Identifier: id, Failed: failed(r)}, true
+		return Bounce{Identifier: id, Failed: failed(r)}, true, nil
 	}
-	return Bounce{}, false
+	return Bounce{}, false, nil
 }
 
 // failed are the recipients whom the message will not reach. Delays end in a

@@ -103,7 +103,7 @@ func (a Arrival) fate(r Recipient) (Fate, error) {
 		return a.ordinary(r, ErrNotAddressed)
 	case a.Bounce:
 		return Fate{Way: Bounced}, nil
-	case r.Address.Same(a.System) && a.Sender == "":
+	case r.Address.Same(a.System) && a.Sender == "" && known(a.Found.Why):
 		return Fate{Way: Ended}, nil
 	}
 	return a.ordinary(r, a.Found.Why)
@@ -139,7 +139,7 @@ func (a Arrival) envelope() Fate {
 // has signed is handed on even to those who want certified mail only (RFC 6109,
 // 2.2.2).
 func (a Arrival) ordinary(r Recipient, why error) (Fate, error) {
-	if _, known := Anomaly(why); !known {
+	if !known(why) {
 		return Fate{}, fmt.Errorf("it is not known what the message is: %w", why)
 	}
 	worst, found := points.Worst(a.Findings)
@@ -219,7 +219,7 @@ func (f Fate) complete() error {
 	case Rejected, Denied, Virus:
 		return f.Reason.Check()
 	case Wrapped:
-		if _, ok := Anomaly(f.Why); !ok {
+		if !known(f.Why) {
 			return errors.New("an anomaly for which there are no words")
 		}
 	}
@@ -237,7 +237,7 @@ func (a Arrival) stricter(own Fate, way Way) bool {
 	case Wrapped:
 		return way == Rejected && !FromProvider(own.Why)
 	case Rejected:
-		return way == Wrapped && !a.held() && !a.Unwrappable
+		return way == Wrapped && !a.held() && !a.Unwrappable && own.Reason != certifiedOnly
 	}
 	return false
 }

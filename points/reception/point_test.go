@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"pecd/pec"
+	"pecd/pec/message"
 	"pecd/points"
 	"pecd/points/reception"
 	"pecd/signer"
@@ -88,6 +90,39 @@ func TestUnknown(t *testing.T) {
 	if d, err := (reception.Builtin{}).Decide(context.Background(), a); err == nil {
 		t.Errorf("%+v", d)
 	}
+	// Nor does it end here where a notification would.
+	a.System = "bob@beta.example"
+	if d, err := (reception.Builtin{}).Decide(context.Background(), a); err == nil {
+		t.Errorf("%+v", d)
+	}
+}
+
+// TestUnread: a disk that fails while a message is looked at makes no anomaly of it.
+func TestUnread(t *testing.T) {
+	broken := &message.Part{MediaType: "message/rfc822", Message: message.Message{Source: brokenSource{}, Body: message.Range{Len: 100},
+		Header: header(t, "Content-Type: message/rfc822; name=postacert.eml\r\nContent-Disposition: attachment; filename=postacert.eml\r\n")}}
+	_, _, err := reception.Parts(&message.Part{MediaType: "multipart/mixed", Children: []*message.Part{broken}})
+	if _, known := reception.Anomaly(err); err == nil || known {
+		t.Errorf("the original: %v", err)
+	}
+	_, err = reception.Data(&message.Part{MediaType: "application/xml", Message: message.Message{Source: brokenSource{}, Body: message.Range{Len: 100}}}, time.UTC)
+	if _, known := reception.Anomaly(err); err == nil || known {
+		t.Errorf("the certification data: %v", err)
+	}
+}
+
+type brokenSource struct{}
+
+func (brokenSource) ReadAt([]byte, int64) (int, error) { return 0, errors.New("the disk is away") }
+func (brokenSource) Size() int64                       { return 1000 }
+
+func header(t *testing.T, text string) message.Header {
+	t.Helper()
+	m, err := message.Read(message.Bytes(text + "\r\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.Header
 }
 
 // fixed is a point that always decides the same.
@@ -105,33 +140,35 @@ func TestGuard(t *testing.T) {
 		findings []points.Finding
 		says     fixed
 		lawful   bool
+		refuses  bool // the mailbox wants no ordinary mail
 	}{
-		"ordinary mail as certified":       {other(signer.ErrNoSignature), nil, fate(reception.Certified), false},
-		"ordinary mail as receipt":         {other(signer.ErrNoSignature), nil, fate(reception.Passed), false},
-		"ordinary mail refused":            {other(signer.ErrNoSignature), nil, fate(reception.Rejected), true},
-		"ordinary mail lost":               {other(signer.ErrNoSignature), nil, fate(reception.Ended), false},
-		"a provider's refused":             {other(reception.ErrNoData), nil, fate(reception.Rejected), false},
-		"an envelope lost":                 {envelopeFor("bob@beta.example"), nil, fate(reception.Ended), false},
-		"an envelope refused at SMTP":      {envelopeFor("bob@beta.example"), nil, fate(reception.Rejected), false},
-		"an envelope as anomaly":           {envelopeFor("bob@beta.example"), nil, fate(reception.Wrapped), false},
-		"an envelope denied":               {envelopeFor("bob@beta.example"), nil, fate(reception.Denied), true},
-		"an envelope denied, no words":     {envelopeFor("bob@beta.example"), nil, fixed{{Way: reception.Denied}}, false},
-		"an envelope put off":              {envelopeFor("bob@beta.example"), nil, fate(reception.Later), true},
-		"all put off":                      {envelopeFor("bob@beta.example"), nil, nil, true},
-		"a refusal overlooked":             {envelopeFor("bob@beta.example"), []points.Finding{refused}, fate(reception.Certified), true},
-		"a virus overlooked":               {envelopeFor("bob@beta.example"), []points.Finding{infected}, fate(reception.Certified), false},
-		"a virus made up":                  {envelopeFor("bob@beta.example"), nil, fate(reception.Virus), false},
-		"a check that is away, overlooked": {envelopeFor("bob@beta.example"), []points.Finding{unknown}, fate(reception.Certified), false},
-		"ordinary virus overlooked":        {other(signer.ErrNoSignature), []points.Finding{infected}, fate(reception.Wrapped), false},
-		"ordinary refusal overlooked":      {other(signer.ErrNoSignature), []points.Finding{refused}, fate(reception.Wrapped), true},
-		"a receipt lost":                   {receiptOf(pec.KindDelivery), nil, fate(reception.Ended), false},
-		"a receipt refused":                {receiptOf(pec.KindDelivery), nil, fate(reception.Rejected), false},
-		"a take-charge receipt to a user":  {receiptOf(pec.KindTakeCharge), nil, fate(reception.Passed), false},
-		"another's envelope refused":       {envelopeFor("bruna@beta.example"), nil, fate(reception.Rejected), false},
-		"two fates for one":                {envelopeFor("bob@beta.example"), nil, fixed{{Way: reception.Certified}, {Way: reception.Certified}}, false},
+		"ordinary mail as certified":       {other(signer.ErrNoSignature), nil, fate(reception.Certified), false, false},
+		"ordinary mail as receipt":         {other(signer.ErrNoSignature), nil, fate(reception.Passed), false, false},
+		"ordinary mail refused":            {other(signer.ErrNoSignature), nil, fate(reception.Rejected), true, false},
+		"ordinary mail lost":               {other(signer.ErrNoSignature), nil, fate(reception.Ended), false, false},
+		"a provider's refused":             {other(reception.ErrNoData), nil, fate(reception.Rejected), false, false},
+		"an envelope lost":                 {envelopeFor("bob@beta.example"), nil, fate(reception.Ended), false, false},
+		"an envelope refused at SMTP":      {envelopeFor("bob@beta.example"), nil, fate(reception.Rejected), false, false},
+		"an envelope as anomaly":           {envelopeFor("bob@beta.example"), nil, fate(reception.Wrapped), false, false},
+		"an envelope denied":               {envelopeFor("bob@beta.example"), nil, fate(reception.Denied), true, false},
+		"an envelope denied, no words":     {envelopeFor("bob@beta.example"), nil, fixed{{Way: reception.Denied}}, false, false},
+		"an envelope put off":              {envelopeFor("bob@beta.example"), nil, fate(reception.Later), true, false},
+		"all put off":                      {envelopeFor("bob@beta.example"), nil, nil, true, false},
+		"a refusal overlooked":             {envelopeFor("bob@beta.example"), []points.Finding{refused}, fate(reception.Certified), true, false},
+		"a virus overlooked":               {envelopeFor("bob@beta.example"), []points.Finding{infected}, fate(reception.Certified), false, false},
+		"a virus made up":                  {envelopeFor("bob@beta.example"), nil, fate(reception.Virus), false, false},
+		"a check that is away, overlooked": {envelopeFor("bob@beta.example"), []points.Finding{unknown}, fate(reception.Certified), false, false},
+		"ordinary virus overlooked":        {other(signer.ErrNoSignature), []points.Finding{infected}, fate(reception.Wrapped), false, false},
+		"ordinary refusal overlooked":      {other(signer.ErrNoSignature), []points.Finding{refused}, fate(reception.Wrapped), true, false},
+		"a receipt lost":                   {receiptOf(pec.KindDelivery), nil, fate(reception.Ended), false, false},
+		"a receipt refused":                {receiptOf(pec.KindDelivery), nil, fate(reception.Rejected), false, false},
+		"a take-charge receipt to a user":  {receiptOf(pec.KindTakeCharge), nil, fate(reception.Passed), false, false},
+		"another's envelope refused":       {envelopeFor("bruna@beta.example"), nil, fate(reception.Rejected), false, false},
+		"two fates for one":                {envelopeFor("bob@beta.example"), nil, fixed{{Way: reception.Certified}, {Way: reception.Certified}}, false, false},
+		"a mailbox's refusal overlooked":   {found: other(signer.ErrNoSignature), says: fate(reception.Wrapped), refuses: true},
 	} {
 		a := reception.Arrival{Found: tt.found, Sender: "x@y.example", System: "posta-certificata@beta.example", Findings: tt.findings,
-			Recipients: []reception.Recipient{{Address: "bob@beta.example"}}}
+			Recipients: []reception.Recipient{{Address: "bob@beta.example", RefusesOrdinary: tt.refuses}}}
 		_, err := reception.Guard(tt.says).Decide(context.Background(), a)
 		if (err == nil) != tt.lawful || err != nil && !errors.Is(err, reception.ErrUnlawful) {
 			t.Errorf("%s: %v", name, err)

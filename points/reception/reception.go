@@ -130,8 +130,12 @@ func Parts(entity *message.Part) (data *message.Part, original *message.Message,
 		case data == nil && c.MediaType == "application/xml":
 			data = c
 		case original == nil && c.MediaType == "message/rfc822" && strings.EqualFold(c.FileName(), pec.OriginalName):
-			if original, err = c.Embedded(); err != nil {
+			original, err = c.Embedded()
+			switch {
+			case errors.Is(err, message.ErrMalformed), errors.Is(err, message.ErrLimit):
 				return nil, nil, fmt.Errorf("%w: %w", ErrNoOriginal, err)
+			case err != nil: // of our own disk: a doubt, and no anomaly
+				return nil, nil, fmt.Errorf("the original cannot be read: %w", err)
 			}
 		}
 	}
@@ -144,8 +148,8 @@ func Parts(entity *message.Part) (data *message.Part, original *message.Message,
 // Data reads the certification data of a part.
 func Data(part *message.Part, loc *time.Location) (pec.Event, error) {
 	b, err := io.ReadAll(io.LimitReader(part.Decoded(), maxData+1))
-	if err != nil {
-		return pec.Event{}, fmt.Errorf("%w: %w", ErrNoData, err)
+	if err != nil { // of our own disk: a doubt, and no anomaly
+		return pec.Event{}, fmt.Errorf("the certification data cannot be read: %w", err)
 	}
 	if len(b) > maxData {
 		return pec.Event{}, fmt.Errorf("%w: larger than %d octets", ErrNoData, maxData)

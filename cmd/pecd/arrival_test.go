@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"pecd/cmd/pecd/clockwatch"
+	"pecd/lmtp"
+	"pecd/logstore"
+	"pecd/pec"
+	"pecd/pec/message"
+	"pecd/points/act"
+	"pecd/points/delivery"
+	"pecd/points/pointstest"
+	"pecd/points/reception"
+)
+
+// newBeta is Beta with a mailbox store behind it.
+func newBeta(t *testing.T) *crashWorld {
+	t.Helper()
+	w := pointstest.New(t)
+	root, err := os.MkdirTemp("", "arrival") // short: sockets are in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	b := &crashWorld{World: w, t: t, provider: w.Beta, dir: filepath.Join(root, "store"), started: time.Now(),
+		fault: &fault{died: make(chan struct{})}, mailboxAddr: filepath.Join(root, "mailbox")}
+	b.playMailbox()
+	b.open()
+	t.Cleanup(b.close)
+	return b
+}
+
+// envelopeTo is an envelope of Alfa to n users of Beta, and their addresses.
+func (w *crashWorld) envelopeTo(n int) (raw []byte, to []string) {
+	w.t.Helper()
+	ev := w.event("")
+	ev.Recipients = nil
+	for i := range n {
+		to = append(to, fmt.Sprintf("u%d@beta.example", i))
+		ev.Recipients = append(ev.Recipients, pec.Recipient{Address: pec.Address(to[i]), Type: pec.Certified})
+	}
+	m, err := message.Read(message.Bytes(fmt.Sprintf(matrixMessage, to[0])))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	d, err := w.Alfa.Issuer.Transport(ev, m, message.Facts{}, rand.Reader)
+	return signed(w.t, w.Alfa, d, err), to
+}
+
+// bring is one delivery of the MTA to the LMTP door.
+func (w *crashWorld) bring(ctx context.Context, raw []byte, to ...string) []lmtp.Status {
+	w.t.Helper()
+	env := lmtp.Envelope{Sender: "posta-certificata@alfa.example", Recipients: to}
+	m, err := arrivalDoor{w.doors}.Begin(ctx, env)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := m.Write(raw); err != nil {
+		w.t.Fatal(err)
+	}
+	return m.End(ctx, env)
+}
+
+// TestSlowMailboxStore: a mailbox store that needs longer than there is for all
+// recipients has delivered to some. That is certified, and the MTA brings the message
+// again for the others only.
+func TestSlowMailboxStore(t *testing.T) {
+	w := newBeta(t)
+	release := make(chan struct{})
+	w.slow = func() {
+		if w.count(&w.mailbox) == 2 { // the second portion
+			<-release
+		}
+	}
+	w.doors.storeTime = 2 * time.Second // far more than the first takes
+	raw, to := w.envelopeTo(storePortion + 10)
+	status := w.bring(t.Context(), raw, to...)
+	close(release)
+	var again []string
+	for i, s := range status {
+		if s.Deferred() {
+			again = append(again, to[i])
+		}
+	}
+	if n := w.entries(logstore.EntryType(pec.KindDelivery)); n != storePortion || len(again) != 10 {
+		t.Fatalf("%d delivery receipts, %d recipients put off", n, len(again))
+	}
+	for _, s := range w.bring(t.Context(), raw, again...) {
+		if !s.OK() {
+			t.Errorf("the repeat hears %v", s)
+		}
+	}
+	if n := w.entries(logstore.EntryType(pec.KindDelivery)); n != len(to) {
+		t.Errorf("%d delivery receipts for %d", n, len(to))
+	}
+	if n := w.entries(logstore.EntryType(pec.KindTakeCharge)); n != 1 {
+		t.Errorf("%d take-charge receipts", n)
+	}
+}
+
+// TestStopAfterDelivery: pecd is told to end when the mailbox store has the message.
+// That it has it is certified all the same.
+func TestStopAfterDelivery(t *testing.T) {
+	w := newBeta(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	w.doors.atStep = func(step string) {
+		if step == stepStored {
+			cancel()
+		}
+	}
+	raw, to := w.envelopeTo(1)
+	if s := w.bring(ctx, raw, to...)[0]; !s.OK() {
+		t.Errorf("the MTA hears %v", s)
+	}
+	if n := w.entries(logstore.EntryType(pec.KindDelivery)); n != 1 {
+		t.Errorf("%d delivery receipts", n)
+	}
+}
+
+// TestDoubtedClockGivesUpNothing: a clock that has jumped a day ahead makes nothing
+// overdue that the mailbox store has put off.
+func TestDoubtedClockGivesUpNothing(t *testing.T) {
+	for _, doubt := range []bool{true, false} {
+		t.Run(fmt.Sprint(doubt), func(t *testing.T) {
+			w := newBeta(t)
+			w.doors.mailbox.Close()
+			w.doors.mailbox = &lmtp.Store{MaxIdle: -1, Dial: dialUnix(w.mailboxAddr + ".away")}
+			if doubt {
+				w.doors.time = clockGuard{watch: doubtfulWatch(t)}
+			}
+			raw, to := w.envelopeTo(1)
+			w.bring(t.Context(), raw, to...)
+			w.ahead = act.PatienceOfStore + time.Hour
+			if s := w.bring(t.Context(), raw, to...)[0]; s.Deferred() != doubt {
+				t.Errorf("the MTA hears %v", s)
+			}
+			if n := w.entries(logstore.EntryType(pec.KindNonDelivery)); (n == 0) != doubt {
+				t.Errorf("%d non-delivery notices", n)
+			}
+		})
+	}
+}
+
+// doubtfulWatch is a watch over a clock that is off by more than it may be.
+func doubtfulWatch(t *testing.T) *clockwatch.Watch {
+	t.Helper()
+	w := clockwatch.New(clockwatch.Options{Now: func() time.Time { return pointstest.At }, Elapsed: func() time.Duration { return time.Hour },
+		Kernel: func() (clockwatch.Kernel, error) {
+			return clockwatch.Kernel{Synchronised: true, Error: 2 * clockwatch.Limit}, nil
+		}})
+	w.Look(t.Context())
+	return w
+}
+
+// TestConcludedIsNotTakenAgain: a copy of an envelope in which a virus was found comes
+// when the scanner thinks better of it. Nobody takes charge of it any more.
+func TestConcludedIsNotTakenAgain(t *testing.T) {
+	w := newBeta(t)
+	raw, to := w.envelopeTo(1)
+	a := &arrival{arrivalDoor: arrivalDoor{w.doors}, office: w.doors.office.Load()}
+	m, err := message.Read(message.Bytes(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rep, err := w.Verifier.Verify(m, pointstest.At)
+	found := reception.Examine(m, rep, err, w.Directory, pointstest.At.Location())
+	o := delivery.Outcome{Kind: pec.KindVirus, Error: pec.ErrorVirus, Detail: "Eicar"}
+	if err := a.office.clerk.Deliver(t.Context(), found, message.Text(raw), logstore.KeptReception, []pec.Address{pec.Address(to[0])}, []delivery.Outcome{o}); err != nil {
+		t.Fatal(err)
+	}
+	if s := w.bring(t.Context(), raw, to...)[0]; !s.OK() {
+		t.Errorf("the MTA hears %v", s)
+	}
+	if n := w.entries(logstore.EntryType(pec.KindTakeCharge)); n != 0 || w.count(&w.mailbox) != 0 {
+		t.Errorf("%d take-charge receipts, %d copies delivered", n, w.count(&w.mailbox))
+	}
+}
+
+// TestHeaderOverLimit: what no waiting makes readable is refused, and not put off
+// until the MTA sends a bounce.
+func TestHeaderOverLimit(t *testing.T) {
+	w := newBeta(t)
+	if s := w.bring(t.Context(), []byte(strings.Repeat("A: b\r\n", 10_001)+"\r\nx\r\n"), "bob@beta.example")[0]; s != statusUnreadable {
+		t.Errorf("the MTA hears %v", s)
+	}
+}
