@@ -34,20 +34,22 @@ func TestVerifyWho(t *testing.T) {
 		at      time.Time
 		want    error
 	}{
-		"known":          {alfa, ca.Pool(), testTime, nil},
-		"foreign":        {foreign, ca.Pool(), testTime, signer.ErrUntrusted},
-		"foreign, other": {foreign, foreignCA.Pool(), testTime, nil},
-		"no anchors":     {foreign, nil, testTime, nil},
-		"expired":        {with(func(c *x509.Certificate) { c.NotAfter = may }), ca.Pool(), may.Add(time.Second), signer.ErrExpired},
-		"not expired":    {with(func(c *x509.Certificate) { c.NotAfter = may }), ca.Pool(), may, nil},
-		"early":          {with(func(c *x509.Certificate) { c.NotBefore = may }), ca.Pool(), may.Add(-time.Second), signer.ErrExpired},
-		"expired, alone": {with(func(c *x509.Certificate) { c.NotAfter = may }), nil, testTime, signer.ErrExpired},
-		"early, alone":   {with(func(c *x509.Certificate) { c.NotBefore = may }), nil, may.Add(-time.Second), signer.ErrExpired},
-		"authority gone": {alfa, ca.Pool(), signertest.NotAfter.Add(time.Hour), signer.ErrExpired},
-		"own time":       {alfa, ca.Pool(), time.Time{}, nil},
-		"any usage":      {with(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} }), ca.Pool(), testTime, nil},
-		"no usage":       {with(func(c *x509.Certificate) { c.ExtKeyUsage, c.KeyUsage = nil, 0 }), ca.Pool(), testTime, nil},
-		"web server":     {web, ca.Pool(), testTime, signer.ErrUntrusted},
+		"known":                        {alfa, ca.Pool(), testTime, nil},
+		"foreign":                      {foreign, ca.Pool(), testTime, signer.ErrUntrusted},
+		"foreign, other":               {foreign, foreignCA.Pool(), testTime, nil},
+		"no anchors":                   {foreign, nil, testTime, nil},
+		"expired":                      {with(func(c *x509.Certificate) { c.NotAfter = may }), ca.Pool(), may.Add(time.Second), signer.ErrExpired},
+		"not expired":                  {with(func(c *x509.Certificate) { c.NotAfter = may }), ca.Pool(), may, nil},
+		"early":                        {with(func(c *x509.Certificate) { c.NotBefore = may }), ca.Pool(), may.Add(-time.Second), signer.ErrExpired},
+		"expired, alone":               {with(func(c *x509.Certificate) { c.NotAfter = may }), nil, testTime, signer.ErrExpired},
+		"not yet":                      {with(func(c *x509.Certificate) { c.NotBefore = may }), ca.Pool(), may.Add(-time.Second), signer.ErrNotYet},
+		"not yet, and by nobody known": {with(func(c *x509.Certificate) { c.NotBefore = may }), foreignCA.Pool(), may.Add(-time.Second), signer.ErrUntrusted},
+		"early, alone":                 {with(func(c *x509.Certificate) { c.NotBefore = may }), nil, may.Add(-time.Second), signer.ErrExpired},
+		"authority gone":               {alfa, ca.Pool(), signertest.NotAfter.Add(time.Hour), signer.ErrExpired},
+		"own time":                     {alfa, ca.Pool(), time.Time{}, nil},
+		"any usage":                    {with(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} }), ca.Pool(), testTime, nil},
+		"no usage":                     {with(func(c *x509.Certificate) { c.ExtKeyUsage, c.KeyUsage = nil, 0 }), ca.Pool(), testTime, nil},
+		"web server":                   {web, ca.Pool(), testTime, signer.ErrUntrusted},
 	} {
 		t.Run(name, func(t *testing.T) {
 			mail := wrap([]byte(entityText), cmsSign(t, tc.id, []byte(entityText)))

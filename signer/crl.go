@@ -1,7 +1,6 @@
 package signer
 
 import (
-	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -35,33 +34,6 @@ func LoadCRL(file string) (*x509.RevocationList, error) {
 		return nil, fmt.Errorf("%s: not a revocation list: %w", file, err)
 	}
 	return list, nil
-}
-
-// CRLs returns a Revoker that looks into lists. Each counts for certificates of
-// the authority that signed it, whatever its age; what is in none of them was
-// not revoked.
-func CRLs(lists []*x509.RevocationList) Revoker {
-	r := make(crlRevoker)
-	for _, list := range lists {
-		issuer := string(list.RawIssuer)
-		r[issuer] = append(r[issuer], IndexCRL(list))
-	}
-	return r
-}
-
-// A crlRevoker has the lists of each issuer by its name in DER.
-type crlRevoker map[string][]*CRLIndex
-
-func (r crlRevoker) Revoked(_ context.Context, cert, issuer *x509.Certificate, at time.Time) error {
-	for _, x := range r[string(cert.RawIssuer)] {
-		if x.SignedBy(issuer) != nil {
-			continue
-		}
-		if on, revoked := x.Find(cert.SerialNumber); revoked && !on.After(at) {
-			return fmt.Errorf("%w on %s", ErrRevoked, on.UTC().Format(time.RFC3339))
-		}
-	}
-	return nil
 }
 
 // A CRLIndex finds a serial number in a large list without walking it. It may be

@@ -101,10 +101,6 @@ func (id *Identity) Close() error {
 // Certificate returns the provider's own certificate.
 func (id *Identity) Certificate() *x509.Certificate { return id.leaf }
 
-// Issuers returns the certificates sent beside it. The caller does not change
-// the slice.
-func (id *Identity) Issuers() []*x509.Certificate { return id.issuers }
-
 // Address returns the e-mail address in the certificate: what From must hold
 // (RFC 6109, 5.5.1).
 func (id *Identity) Address() pec.Address { return id.address }

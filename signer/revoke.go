@@ -37,12 +37,6 @@ func (v *Verifier) WithRevoker(r Revoker) *Verifier {
 	return &w
 }
 
-// WithCRLs returns a verifier that also refuses certificates that one of lists
-// revokes. A list counts for certificates of the authority that signed it.
-func (v *Verifier) WithCRLs(lists []*x509.RevocationList) *Verifier {
-	return v.WithRevoker(CRLs(lists))
-}
-
 // maxChains bounds the chains that are asked about: what a message carries can
 // make many, and each may be a wait.
 const maxChains = 4

@@ -75,13 +75,6 @@ func NewVerifier(anchors *x509.CertPool) *Verifier {
 	return &Verifier{anchors: anchors, policy: DefaultPolicy()}
 }
 
-// WithPolicy returns a verifier with the same anchors and another policy.
-func (v *Verifier) WithPolicy(p Policy) *Verifier {
-	w := *v
-	w.policy = p
-	return &w
-}
-
 // A Report says how far a signature holds.
 type Report struct {
 	Signer         *x509.Certificate // nil if it does not come along
@@ -211,7 +204,7 @@ func (v *Verifier) checkCertificate(cert *x509.Certificate, others []*x509.Certi
 	case at.IsZero():
 		return nil, fmt.Errorf("%w: no time to judge it at", ErrUntrusted)
 	case at.Before(cert.NotBefore):
-		return nil, fmt.Errorf("%w, %s", ErrNotYet, validity(cert))
+		return nil, v.notYet(cert, others)
 	case at.After(cert.NotAfter):
 		return nil, fmt.Errorf("%w: %s", ErrExpired, validity(cert))
 	case cert.KeyUsage != 0 && cert.KeyUsage&x509.KeyUsageDigitalSignature == 0:
@@ -222,6 +215,18 @@ func (v *Verifier) checkCertificate(cert *x509.Certificate, others []*x509.Certi
 		return nil, nil
 	}
 	return v.checkChain(cert, others, at)
+}
+
+// notYet is why a certificate that begins later does not count. Perhaps our clock is
+// behind, and the message must wait; but only if the certificate will be believed once
+// it has begun: else anybody could make mail that is never decided about.
+func (v *Verifier) notYet(cert *x509.Certificate, others []*x509.Certificate) error {
+	if v.anchors != nil {
+		if _, err := v.checkChain(cert, others, cert.NotBefore); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w, %s", ErrNotYet, validity(cert))
 }
 
 // forMail reports whether cert may sign mail: its extended key usage allows it,

@@ -119,7 +119,8 @@ func (in *installation) loadIndex(l loading, cache *fetch.Cache) error {
 	t.index, err = index.New(index.Options{URL: d.URL, File: d.File, Client: client, Cache: cache, Log: l.log,
 		Verifier: signer.NewVerifier(anchors).WithRevoker(t.revocation),
 		Name:     cfg.Provider.Name, Certificate: func(at time.Time) []byte { return in.signer.IdentityAt(at).Certificate().Raw },
-		Loss: d.MaxLoss, Interval: d.Every(), Now: l.now, Random: rand.Reader,
+		Usable: func(d *directory.Directory) error { _, err := in.ownRecord(d, l.now()); return err },
+		Loss:   d.MaxLoss, Interval: d.Every(), Now: l.now, Random: rand.Reader,
 		OnChange: func(d *directory.Directory) {
 			if f := t.changed.Load(); f != nil {
 				(*f)(d)

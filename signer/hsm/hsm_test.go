@@ -273,6 +273,33 @@ func TestHangs(t *testing.T) {
 	k.slots <- struct{}{}
 }
 
+// TestHangsAlone: while a call hangs, a module that should be started anew is not, and
+// healthy sessions go on.
+func TestHangsAlone(t *testing.T) {
+	m := &module{api: &fake{}, users: 1}
+	m.use.RLock() // the call that hangs
+	waited := make(chan error)
+	go func() { waited <- m.restart(m.generation) }()
+	for {
+		select {
+		case err := <-waited:
+			if !errors.Is(err, ErrUnavailable) {
+				t.Errorf("%v", err)
+			}
+			m.use.RUnlock()
+			if err := m.restart(m.generation); err != nil {
+				t.Errorf("when the call has ended: %v", err)
+			}
+			return
+		default:
+			if !m.use.TryRLock() {
+				t.Fatal("a session in order is held up")
+			}
+			m.use.RUnlock()
+		}
+	}
+}
+
 func TestClosed(t *testing.T) {
 	w := newWorld(t)
 	k, err := Open(t.Context(), w.options("firma"), w.candidates())

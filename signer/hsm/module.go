@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/miekg/pkcs11"
 )
@@ -98,10 +99,22 @@ func (m *module) initialize() error {
 	return nil
 }
 
+// How often, and how long in between, restart looks whether all calls have ended.
+const (
+	restartTries = 100
+	restartPause = 20 * time.Millisecond
+)
+
 // restart ends and begins the module anew, unless somebody has done that since
-// generation. It waits for calls that are under way.
+// generation. It waits two seconds for calls that are under way: one that hangs holds
+// up itself, and waiting in line for it would hold up all others.
 func (m *module) restart(generation uint64) error {
-	m.use.Lock()
+	for n := 0; !m.use.TryLock(); n++ {
+		if n == restartTries {
+			return fmt.Errorf("%w: a call of the module hangs, so it is not started anew", ErrUnavailable)
+		}
+		time.Sleep(restartPause)
+	}
 	defer m.use.Unlock()
 	if m.generation != generation {
 		return nil

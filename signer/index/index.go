@@ -37,6 +37,7 @@ var (
 	ErrNone   = errors.New("index: there is no directory yet")
 	ErrOlder  = errors.New("index: the directory was signed before the one that is here")
 	ErrOwn    = errors.New("index: our own record or certificate is missing in the directory")
+	ErrUnfit  = errors.New("index: the directory cannot be used here")
 	ErrShrunk = errors.New("index: too much is missing in the directory")
 )
 
@@ -73,6 +74,10 @@ type Options struct {
 	After  func(time.Duration) <-chan time.Time // for Run; nil: time.After
 	Random io.Reader                            // spreads the fetches of all providers; nil: none
 	Log    *slog.Logger                         // nil: none
+
+	// Usable says why a directory cannot take the place of the one in use, whatever
+	// is forced: else it would be the only one left at the next start. nil: all can.
+	Usable func(*directory.Directory) error
 
 	// OnChange hears of each directory that is taken, before anybody else sees
 	// it, one after the other. It must not call the keeper.

@@ -303,6 +303,38 @@ func TestDoubted(t *testing.T) {
 	}
 }
 
+// TestUnfit: what whoever uses the directory cannot work with does not take the place of
+// the good one, in memory or on disk, whatever is forced.
+func TestUnfit(t *testing.T) {
+	s := newScene(t)
+	unfit := func(o *Options) {
+		o.Usable = func(d *directory.Directory) error {
+			if d.Domains() > 1 {
+				return errors.New("not for us")
+			}
+			return nil
+		}
+	}
+	k := s.keeper(unfit)
+	s.publish(provider("Alfa", "alfa.example"))
+	s.update(k)
+	checked := k.Status().Checked
+	s.forward(day)
+	s.publish(provider("Alfa", "alfa.example", "more.example"))
+	for _, force := range []bool{false, true} {
+		if _, err := k.Update(t.Context(), force); !errors.Is(err, ErrUnfit) {
+			t.Errorf("force %v: %v", force, err)
+		}
+	}
+	if st := k.Status(); st.Domains != 1 || !st.Checked.Equal(checked) || st.Failures != 2 {
+		t.Errorf("%+v", st)
+	}
+	again := s.keeper(unfit)
+	if err := again.Load(t.Context()); err != nil || again.Directory().Domains() != 1 {
+		t.Errorf("after a restart: %v", err)
+	}
+}
+
 // TestLoss: how much may vanish is the operator's.
 func TestLoss(t *testing.T) {
 	s := newScene(t)

@@ -87,6 +87,11 @@ func (k *Keeper) update(ctx context.Context, force bool, now time.Time) (*Change
 			return nil, err
 		}
 	}
+	if old != nil && k.o.Usable != nil {
+		if err := k.o.Usable(c.directory); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrUnfit, err)
+		}
+	}
 	if err := k.save(c.raw, now, a.Validators); err != nil {
 		return nil, err
 	}
