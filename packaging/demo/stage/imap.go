@@ -82,12 +82,21 @@ func (s *Stage) Empty(ctx context.Context, address string) error {
 // MailFiles returns the files of a mailbox that nobody has read. Where messages are
 // many or large it is the quick way to see them arrive.
 func (s *Stage) MailFiles(address string) ([]string, error) {
-	m, _, err := s.find(address)
+	dir, err := s.MailFolder(address)
 	if err != nil {
 		return nil, err
 	}
+	return filepath.Glob(filepath.Join(dir, "*"))
+}
+
+// MailFolder returns the folder of these files. Dovecot makes it for the first of them.
+func (s *Stage) MailFolder(address string) (string, error) {
+	m, _, err := s.find(address)
+	if err != nil {
+		return "", err
+	}
 	name, _, _ := strings.Cut(address, "@")
-	return filepath.Glob(filepath.Join(m.Dir, "mail", name, "Maildir", "new", "*"))
+	return filepath.Join(m.Dir, "mail", name, "Maildir", "new"), nil
 }
 
 // mailbox is an open IMAP connection with what has been read so far.

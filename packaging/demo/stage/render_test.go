@@ -97,6 +97,21 @@ func TestServicesOfAProvider(t *testing.T) {
 	}
 }
 
+// TestClientsAreNotSlowed: test/bench compares servers with and without pecd by how
+// fast they take mail, so none may slow its clients down.
+func TestClientsAreNotSlowed(t *testing.T) {
+	s := planned(t, Options{})
+	for _, c := range []struct {
+		what  string
+		m     *MailServer
+		plain bool
+	}{{"provider", &s.Alfa.MailServer, false}, {"plain provider", &s.Alfa.MailServer, true}, {"ordinary", &s.Ordinary.MailServer, false}} {
+		if params := postconf(t, s, c.m, c.plain, "-P"); !strings.Contains(params, "subcleanup/unix/in_flow_delay = 0\n") {
+			t.Errorf("%s: submission slows its clients down:\n%s", c.what, params)
+		}
+	}
+}
+
 func TestWithoutPecdNothingLeadsToPecd(t *testing.T) {
 	s := planned(t, Options{})
 	for name, m := range map[string]*MailServer{"plain provider": &s.Alfa.MailServer, "ordinary": &s.Ordinary.MailServer} {
