@@ -7,7 +7,8 @@
 #   make test-outside  the whole-system tests with the three points as plugins
 #   make test-install  the packages on a fresh Debian 12, with an upgrade; needs root
 #   make race       the unit tests three times with the race detector
-#   make fuzz       each fuzz target for FUZZTIME, and a table of what came of it
+#   make fuzz       each fuzz target for FUZZTIME, and a table of what came of it; fails
+#                   if that was too short for a target to get beyond its seeds
 #   make bench      a Postfix without milter, with opendkim and with pecd, compared
 #                   in one run, and then all benchmarks of the parts; needs root
 #   make chaos      FAULTS=300 faults under MESSAGES=5000 messages, and a judge;

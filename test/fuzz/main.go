@@ -1,6 +1,7 @@
 // Command fuzz runs each fuzz target of the tree for a while and then prints a
 // table: what was executed, what was found, and how much of the target's package
-// its corpus reaches. It fails if a target does, or has no committed corpus.
+// its corpus reaches. It fails if a target does, has no committed corpus, or had no
+// time for anything but the inputs that it begins with.
 package main
 
 import (
@@ -8,11 +9,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -52,7 +55,6 @@ func run(spell time.Duration, only string, keep int) error {
 		return err
 	}
 	var rows []*target
-	bad := false
 	for _, t := range list {
 		if !filter.MatchString(t.pkg + "." + t.name) {
 			continue
@@ -68,15 +70,30 @@ func run(spell time.Duration, only string, keep int) error {
 		if err := t.cover(found); err != nil {
 			return err
 		}
-		bad = bad || t.failed || t.committed == 0
 		rows = append(rows, t)
 		fmt.Print(t.row())
 	}
 	fmt.Print("\n", table(rows))
-	if bad {
-		return errors.New("a target failed, or has no committed corpus")
+	return outcome(rows)
+}
+
+// outcome is why the run is no good, if it is not.
+func outcome(rows []*target) error {
+	bad := map[string][]string{}
+	for _, t := range rows {
+		if v := t.verdict(); v != noFailure {
+			bad[v] = append(bad[v], strings.TrimPrefix(t.pkg, "pecd/")+"."+t.name)
+		}
 	}
-	return nil
+	var errs []error
+	for _, v := range slices.Sorted(maps.Keys(bad)) {
+		advice := ""
+		if v == onlySeeds {
+			advice = "; nothing was tried: FUZZTIME (-time) must be longer"
+		}
+		errs = append(errs, fmt.Errorf("%s: %s%s", v, strings.Join(bad[v], ", "), advice))
+	}
+	return errors.Join(errs...)
 }
 
 var fuzzFunc = regexp.MustCompile(`(?m)^func (Fuzz[A-Za-z0-9_]*)\(`)
@@ -244,13 +261,41 @@ func table(rows []*target) string {
 	return b.String()
 }
 
-func (t *target) row() string {
-	verdict := "no failure"
+// Verdicts.
+const (
+	noFailure = "no failure"
+	failure   = "FAILED"
+	noCorpus  = "no committed corpus"
+	onlySeeds = "time was over in the seeds"
+)
+
+func (t *target) verdict() string {
 	switch {
 	case t.failed:
-		verdict = "FAILED"
+		return failure
 	case t.committed == 0:
-		verdict = "no committed corpus"
+		return noCorpus
+	case !t.beyondSeeds():
+		return onlySeeds
 	}
-	return fmt.Sprintf("| `%s` | %s | %s | %s | %s | %d | %s | %s |\n", strings.TrimPrefix(t.pkg, "pecd/"), t.name, t.execs, t.found, t.corpus, t.committed, t.coverage, verdict)
+	return noFailure
+}
+
+// beyondSeeds reports whether any input was tried but those that fuzzing begins with:
+// go test counts these among the executions, and the corpus is these and the new ones.
+func (t *target) beyondSeeds() bool {
+	var figures [3]int
+	for i, text := range []string{t.execs, t.found, t.corpus} {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return false // go test said no figures: it never came so far
+		}
+		figures[i] = n
+	}
+	execs, found, corpus := figures[0], figures[1], figures[2]
+	return execs > corpus-found
+}
+
+func (t *target) row() string {
+	return fmt.Sprintf("| `%s` | %s | %s | %s | %s | %d | %s | %s |\n", strings.TrimPrefix(t.pkg, "pecd/"), t.name, t.execs, t.found, t.corpus, t.committed, t.coverage, t.verdict())
 }

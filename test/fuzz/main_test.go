@@ -61,3 +61,41 @@ func TestTable(t *testing.T) {
 		}
 	}
 }
+
+// TestOutcome: a target of which only the seeds were tried has not been fuzzed, and the
+// run is no good.
+func TestOutcome(t *testing.T) {
+	fuzzed := func(out string) *target {
+		g := &target{pkg: "pecd/milter", name: "FuzzSession", committed: 2}
+		g.execs, g.found, g.corpus = progress(out)
+		return g
+	}
+	const seeds = "fuzz: elapsed: 3s, gathering baseline coverage: 5/12 completed\nPASS\n"
+	failed, bare := fuzzed(seeds), fuzzed(seeds)
+	failed.failed, bare.committed = true, 0
+	for _, c := range []struct {
+		what    string
+		g       *target
+		verdict string
+	}{
+		{"in the seeds", fuzzed(seeds), onlySeeds},
+		{"all seeds and nothing else", fuzzed("fuzz: elapsed: 3s, execs: 12 (4/sec), new interesting: 0 (total: 12)\n"), onlySeeds},
+		{"nothing", fuzzed("fuzz: elapsed: 3s, execs: 0 (0/sec), new interesting: 0 (total: 12)\n"), onlySeeds},
+		{"one more", fuzzed("fuzz: elapsed: 3s, execs: 13 (4/sec), new interesting: 1 (total: 13)\n"), noFailure},
+		{"a failure in the seeds", failed, failure},
+		{"no corpus", bare, noCorpus},
+	} {
+		if got := c.g.verdict(); got != c.verdict {
+			t.Errorf("%s: %s, want %s", c.what, got, c.verdict)
+		}
+		err := outcome([]*target{fuzzed("fuzz: elapsed: 3s, execs: 99 (33/sec), new interesting: 0 (total: 1)\n"), c.g})
+		switch {
+		case c.verdict == noFailure:
+			if err != nil {
+				t.Errorf("%s: %v", c.what, err)
+			}
+		case err == nil || !strings.Contains(err.Error(), c.verdict+": milter.FuzzSession") || strings.Contains(err.Error(), "FUZZTIME") != (c.verdict == onlySeeds):
+			t.Errorf("%s: %v", c.what, err)
+		}
+	}
+}
