@@ -20,25 +20,7 @@ func TestCanary(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "pecd/cmd/pecd").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	dir, err := os.MkdirTemp("", "pecd-canary-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, err := stage.New(t.Context(), stage.Options{Dir: dir, PecdBinary: bin})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if err := st.Remove(ctx); err != nil {
-			t.Error(err)
-		}
-		os.RemoveAll(dir)
-	})
-	if err := st.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	st := raise(t, stage.Options{PecdBinary: bin})
 	alice, mario := st.Alfa.Users[0], st.Ordinary.Users[0]
 	good := Canary{Submission: st.Alfa.Submission, Address: alice.Address, Password: alice.Password, MessageID: "<one@alfa.example>",
 		Store: st.Alfa.Pecd.Config.Store.Path, Now: time.Now(), Pause: 50 * time.Millisecond}

@@ -31,15 +31,14 @@ import (
 
 var errAway = errors.New("no daemon")
 
-// healthy is an installation in which nothing is wrong: real servers, and listeners in
-// the place of pecd.
-func healthy(t *testing.T, mta string) (*stage.Stage, Site) {
+// raise starts the servers of a stage, and stops them when the test ends.
+func raise(t *testing.T, o stage.Options) *stage.Stage {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "pecd-doctor-")
-	if err != nil {
+	var err error
+	if o.Dir, err = os.MkdirTemp("", "pecd-doctor-"); err != nil {
 		t.Fatal(err)
 	}
-	st, err := stage.New(t.Context(), stage.Options{Dir: dir, MTA: mta})
+	st, err := stage.New(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,11 +48,19 @@ func healthy(t *testing.T, mta string) (*stage.Stage, Site) {
 		if err := st.Remove(ctx); err != nil {
 			t.Error(err)
 		}
-		os.RemoveAll(dir)
+		os.RemoveAll(o.Dir)
 	})
 	if err := st.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	return st
+}
+
+// healthy is an installation in which nothing is wrong: real servers, and listeners in
+// the place of pecd.
+func healthy(t *testing.T, mta string) (*stage.Stage, Site) {
+	t.Helper()
+	st := raise(t, stage.Options{MTA: mta})
 	c := st.Alfa.Pecd.Config
 	for _, addr := range []string{c.Access.Milter, c.Gate.Milter, c.Reception.LMTP} {
 		listenAt(t, addr)
@@ -62,6 +69,7 @@ func healthy(t *testing.T, mta string) (*stage.Stage, Site) {
 		Control:  func(_ context.Context, _ string, out any) error { return nil },
 		Resolver: names{mx: []*net.MX{{Host: "mail.alfa.example."}}},
 		Clock:    func() (Clock, error) { return Clock{Synchronised: true}, nil }}
+	var err error
 	if s.Config, err = config.Load(s.ConfigFile); err != nil {
 		t.Fatal(err)
 	}
@@ -80,9 +88,7 @@ func healthy(t *testing.T, mta string) (*stage.Stage, Site) {
 
 func readPostfix(t *testing.T, dir string) *setup.Postfix {
 	t.Helper()
-	// A main.cf that has just been written Postfix looks at for up to two seconds
-	// before it believes it.
-	if err := os.Chtimes(filepath.Join(dir, "main.cf"), time.Time{}, time.Now().Add(-time.Hour)); err != nil {
+	if err := stage.Settle(dir); err != nil {
 		t.Fatal(err)
 	}
 	p, err := setup.Read(t.Context(), dir)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"pecd/packaging/demo/stage"
 )
 
 // wants are those of a plain installation with one peer.
@@ -67,18 +69,11 @@ func instance(t *testing.T, main, master string) string {
 	return dir
 }
 
-// settled makes main.cf an old file: one that has just been written Postfix looks at for
-// up to two seconds before it believes it.
-func settled(t *testing.T, dir string) {
-	t.Helper()
-	if err := os.Chtimes(filepath.Join(dir, "main.cf"), noon, noon); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func read(t *testing.T, dir string) *Postfix {
 	t.Helper()
-	settled(t, dir)
+	if err := stage.Settle(dir); err != nil {
+		t.Fatal(err)
+	}
 	p, err := Read(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"text/template"
+	"time"
 )
 
 //go:embed templates
@@ -118,6 +119,12 @@ func (s *Stage) writePostfix(m *MailServer, o Options) error {
 		}
 	}
 	return nil
+}
+
+// Settle makes the main.cf in dir an old file: one that has just been written Postfix
+// looks at for up to two seconds before it believes it.
+func Settle(dir string) error {
+	return os.Chtimes(filepath.Join(dir, "main.cf"), time.Time{}, time.Now().Add(-time.Hour))
 }
 
 type account struct{ uid, gid int }
