@@ -2,7 +2,6 @@ package test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"pecd/courier"
 	"pecd/logstore"
@@ -185,9 +183,7 @@ func crash(t *testing.T, s *stage.Stage, k killPoint, serial int) {
 // awaitKill waits until p's pecd has killed itself.
 func awaitKill(t *testing.T, p *stage.Provider) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(within(t), 30*time.Second)
-	defer cancel()
-	err := p.Pecd.Wait(ctx)
+	err := p.Pecd.Wait(within(t))
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 		t.Fatalf("pecd of %s did not come to the step: %v", p.Label, err)

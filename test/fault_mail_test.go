@@ -284,16 +284,15 @@ func atRest(t *testing.T, s *stage.Stage, before map[string]float64, letters int
 // may go either way between the providers, so Alfa is asked twice.
 func flush(t *testing.T, s *stage.Stage) (busy string) {
 	t.Helper()
-	ctx := within(t)
 	for _, m := range []*stage.MailServer{&s.Alfa.MailServer, &s.Beta.MailServer, &s.Ordinary.MailServer, &s.Alfa.MailServer} {
-		queue, err := m.Queue(ctx)
+		queue, err := m.Queue(within(t))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(queue) == 0 {
 			continue
 		}
-		if err := m.Flush(ctx); err != nil {
+		if err := m.Flush(within(t)); err != nil {
 			t.Fatal(err)
 		}
 		busy = m.Label + ": " + strings.Join(queue, "")

@@ -31,7 +31,8 @@ func startTraffic(t *testing.T, s *stage.Stage, name string, n int) *traffic {
 		todo <- l
 	}
 	close(todo)
-	ctx := within(t)
+	// A letter may wait while pecd is ended and started several times.
+	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
 	for range 4 {
 		f.clients.Go(func() error {
 			for l := range todo {
@@ -43,7 +44,10 @@ func startTraffic(t *testing.T, s *stage.Stage, name string, n int) *traffic {
 			return nil
 		})
 	}
-	t.Cleanup(func() { _ = f.clients.Wait() }) // wait has told the error
+	t.Cleanup(func() {
+		cancel()             // a test that has failed has no use for what they still try
+		_ = f.clients.Wait() // wait has told the error
+	})
 	return f
 }
 
@@ -67,11 +71,10 @@ func (l letter) insist(ctx context.Context, s *stage.Stage) error {
 // await waits until so many more letters are accepted.
 func (f *traffic) await(t *testing.T, n int) {
 	t.Helper()
-	ctx := within(t)
 	for range n {
 		select {
 		case <-f.accepted:
-		case <-ctx.Done():
+		case <-within(t).Done():
 			t.Fatal("the clients do not get on")
 		}
 	}

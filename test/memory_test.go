@@ -33,15 +33,18 @@ const (
 // times more.
 func TestLargeMessagesAreStreamed(t *testing.T) {
 	s := newStage(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
+	large := func() context.Context { // such messages take longer than others
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+		t.Cleanup(cancel)
+		return ctx
+	}
 	to := []string{"anna@alfa.example", "bob@beta.example"}
 	for _, p := range s.Providers() {
 		resetPeak(t, p)
 	}
-	submitTogether(ctx, t, s, "alice@alfa.example", to, largeMessages(4))
+	submitTogether(large(), t, s, "alice@alfa.example", to, largeMessages(4))
 	checkPeaks(t, s, "while four messages of 30 MB were submitted")
-	waitFiles(ctx, t, s, "alice@alfa.example", 4+8)
+	waitFiles(large(), t, s, "alice@alfa.example", 4+8)
 	checkPeaks(t, s, "until the last receipt")
 
 	got := kindsOf(t, s, "alice@alfa.example")

@@ -65,10 +65,9 @@ type mail struct {
 // the same, and one of ordinary mail, and looks at all that follows.
 func TestMessage(t *testing.T) {
 	s := newStage(t)
-	ctx := within(t)
 	raw := oddMessage()
 	certified := []string{"bob@beta.example", "bruna@beta.example", "anna@alfa.example"}
-	reply, err := s.Submit(ctx, "alice@alfa.example", "alice@alfa.example", append(certified, "mario@ordinary.example"), raw)
+	reply, err := s.Submit(within(t), "alice@alfa.example", "alice@alfa.example", append(certified, "mario@ordinary.example"), raw)
 	if err != nil {
 		t.Fatalf("%v (%s)", err, reply)
 	}
@@ -86,7 +85,7 @@ func TestMessage(t *testing.T) {
 	boxes := collect(t, s, want)
 	settled(t, s)
 	for address, n := range want {
-		if mails, err := s.Mailbox(ctx, address); err != nil || len(mails) != total(n) {
+		if mails, err := s.Mailbox(within(t), address); err != nil || len(mails) != total(n) {
 			t.Errorf("%s has %d messages at the end (%v), want %d", address, len(mails), err, total(n))
 		}
 	}

@@ -300,7 +300,6 @@ func TestReplayLater(t *testing.T) {
 // TestTimeouts goes through the matrix of RFC 6109, 3.1.6.
 func TestTimeouts(t *testing.T) {
 	s, clock := withClock(t)
-	ctx := within(t)
 	alice := "alice@alfa.example"
 	notices := func(subject string) string {
 		return fmt.Sprintf("12 h: %d, 24 h: %d", countDetail(t, s, subject, "4.4.1 - "), countDetail(t, s, subject, "5.4.1 - "))
@@ -311,7 +310,7 @@ func TestTimeouts(t *testing.T) {
 	}
 
 	// Nothing at all is heard: both notices.
-	if err := s.StopMTA(ctx, &s.Beta.MailServer); err != nil {
+	if err := s.StopMTA(within(t), &s.Beta.MailServer); err != nil {
 		t.Fatal(err)
 	}
 	send(t, s, compose("to silence", "", "bob@beta.example", "bruna@beta.example"), "bob@beta.example", "bruna@beta.example")
@@ -331,24 +330,24 @@ func TestTimeouts(t *testing.T) {
 	if err := s.Alfa.Pecd.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Alfa.Pecd.Start(ctx); err != nil {
+	if err := s.Alfa.Pecd.Start(within(t)); err != nil {
 		t.Fatal(err)
 	}
 	clock(24*time.Hour + time.Minute)
 	waits("to silence", "12 h: 2, 24 h: 2")
 
 	// The message is delivered late all the same, and recorded.
-	if err := s.StartMTA(ctx, &s.Beta.MailServer); err != nil {
+	if err := s.StartMTA(within(t), &s.Beta.MailServer); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Alfa.Flush(ctx); err != nil {
+	if err := s.Alfa.Flush(within(t)); err != nil {
 		t.Fatal(err)
 	}
 	await(t, s, alice, pec.KindDelivery, "to silence")
 	until(t, "both late receipts", func() bool { return count(t, s, alice, pec.KindDelivery, "to silence") == 2 })
 
 	// Taken charge of and never delivered: the last notice only.
-	if err := s.StopDovecot(ctx, &s.Beta.MailServer); err != nil {
+	if err := s.StopDovecot(within(t), &s.Beta.MailServer); err != nil {
 		t.Fatal(err)
 	}
 	send(t, s, compose("to taken", "", "bob@beta.example"), "bob@beta.example")
@@ -361,7 +360,7 @@ func TestTimeouts(t *testing.T) {
 	}
 	// After 22 hours the store's "later" counts as never, for the receiving provider.
 	clock(47 * time.Hour)
-	if err := s.Beta.Flush(ctx); err != nil {
+	if err := s.Beta.Flush(within(t)); err != nil {
 		t.Fatal(err)
 	}
 	m = await(t, s, alice, pec.KindNonDelivery, "to taken")

@@ -28,7 +28,6 @@ func TestRefused(t *testing.T) {
 	s := newStage(t, func(o *stage.Options) {
 		o.Configure = func(_ string, c *stage.PecdConfig) { c.Access.MaxSize, c.Access.NoticeSize = 30_000_000, 31_000_000 }
 	})
-	ctx := within(t)
 	notOwned := map[string]string{stage.MTAPostfix: "not owned by user", stage.MTASendmail: "may not send as"}[*mta] // here pecd says it
 	tests := []struct {
 		name, from, raw string
@@ -41,7 +40,7 @@ func TestRefused(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := s.Submit(ctx, "alice@alfa.example", tt.from, []string{"bob@beta.example"}, []byte(tt.raw))
+			_, err := s.Submit(within(t), "alice@alfa.example", tt.from, []string{"bob@beta.example"}, []byte(tt.raw))
 			var reply *textproto.Error
 			if !errors.As(err, &reply) || reply.Code != tt.code || !strings.Contains(reply.Msg, tt.says) {
 				t.Errorf("the client heard %v, want %d … %s", err, tt.code, tt.says)
@@ -49,13 +48,13 @@ func TestRefused(t *testing.T) {
 		})
 	}
 	// When the envelope of the last message is there, all before it would be.
-	if _, err := s.Submit(ctx, "alice@alfa.example", "alice@alfa.example", []string{"bob@beta.example"}, []byte(plainMessage)); err != nil {
+	if _, err := s.Submit(within(t), "alice@alfa.example", "alice@alfa.example", []string{"bob@beta.example"}, []byte(plainMessage)); err != nil {
 		t.Fatal(err)
 	}
 	await(t, s, "alice@alfa.example", pec.KindDelivery, "Prova")
 	settled(t, s)
 	for address, n := range map[string]int{"alice@alfa.example": 2, "bob@beta.example": 1} {
-		if mails, err := s.Mailbox(ctx, address); err != nil || len(mails) != n {
+		if mails, err := s.Mailbox(within(t), address); err != nil || len(mails) != n {
 			t.Errorf("%s has %d messages (%v), want %d", address, len(mails), err, n)
 		}
 	}

@@ -40,7 +40,7 @@ func restartUnderLoad(t *testing.T, passed bool) {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*patience) // three stops, three starts, and clients between them
 	defer cancel()
 	over := make(chan struct{})
 	progress := make(chan struct{})

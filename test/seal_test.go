@@ -93,14 +93,13 @@ func TestSeal(t *testing.T) {
 		t.Errorf("before anything is sealed: exit %d\n%s", code, out)
 	}
 
-	ctx := within(t)
 	if err := s.Alfa.Pecd.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	moved = 73 * time.Hour
 	clock(moved)
 	tsa.away.Store(true)
-	if err := s.Alfa.Pecd.Start(ctx); err != nil {
+	if err := s.Alfa.Pecd.Start(within(t)); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "the daemon says that it could not seal", func() bool { return logged(t, s.Alfa, `msg="sealing the register failed"`) > 0 })

@@ -17,7 +17,8 @@ import (
 // patience bounds every wait for something that should come soon.
 const patience = 90 * time.Second
 
-// within returns a context that ends after patience.
+// within returns a context that ends after patience. Each wait has one of its own: of
+// one for several the last would have what the others left.
 func within(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
@@ -43,8 +44,7 @@ func newStage(t testing.TB, change ...func(*stage.Options)) *stage.Stage {
 			}
 		}
 	}
-	ctx := within(t)
-	s, err := stage.New(ctx, o)
+	s, err := stage.New(within(t), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func newStage(t testing.TB, change ...func(*stage.Options)) *stage.Stage {
 			t.Error(err)
 		}
 	})
-	if err := s.Start(ctx); err != nil {
+	if err := s.Start(within(t)); err != nil {
 		t.Fatal(err)
 	}
 	return s

@@ -64,6 +64,10 @@ func inspect(pid int) process {
 	return p
 }
 
+// Running reports whether there is a process with that number. One that has ended and
+// that nobody collected is none, although it still takes signals.
+func Running(pid int) bool { return inspect(pid).running }
+
 // belongs reports whether p is a server of the stage in root. A shell or a
 // pager that looks at the stage's files is not.
 func (p process) belongs(root string) bool {

@@ -11,8 +11,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestBelongs(t *testing.T) {
@@ -34,6 +37,34 @@ func TestBelongs(t *testing.T) {
 		if got := c.p.belongs(root); got != c.want {
 			t.Errorf("%s: %v", c.what, got)
 		}
+	}
+}
+
+// TestRunning: a process that has ended runs no more, whether or not it was collected.
+func TestRunning(t *testing.T) {
+	cmd := exec.Command("cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := cmd.Process.Pid
+	if !Running(pid) {
+		t.Error("a process that waits for its input does not run")
+	}
+	if err := in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil { // leaves it to be collected
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, 0); err != nil || Running(pid) {
+		t.Errorf("a zombie runs: %v, a signal to it gives %v", Running(pid), err)
+	}
+	if err := cmd.Wait(); err != nil || Running(pid) {
+		t.Errorf("a process that was collected runs: %v, %v", Running(pid), err)
 	}
 }
 
