@@ -58,7 +58,7 @@ func safe(path string) error {
 		return fmt.Errorf("%w: the owner of %s is not known", ErrUnsafe, path)
 	}
 	if st.Uid != 0 && int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("%w: %s belongs to the user %d; it must belong to root", ErrUnsafe, path, st.Uid)
+		return fmt.Errorf("%w: %s belongs to the user %d; it must belong to root or to pecd's user", ErrUnsafe, path, st.Uid)
 	}
 	sticky := fi.IsDir() && fi.Mode()&os.ModeSticky != 0
 	if fi.Mode().Perm()&0o022 != 0 && !sticky {

@@ -17,8 +17,8 @@ type Plugin struct {
 	Name string `toml:"name"`
 	// Path of the program.
 	Path string `toml:"path"`
-	// SHA256 is the checksum that the program must have, in hexadecimal. Without it
-	// the file must belong to root.
+	// SHA256 is the checksum that the program must have, in hexadecimal; empty: any.
+	// Root or pecd's user must own the file in any case.
 	SHA256 string `toml:"sha256"`
 	// Timeout is how long one call may take: "90s". Default: "30s".
 	Timeout string `toml:"timeout"`
