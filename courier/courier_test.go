@@ -420,6 +420,26 @@ func TestNo8BitMIME(t *testing.T) {
 	f.empty()
 }
 
+// TestNotInSMTP: a message to an address that would end the brackets waits, and the log
+// does not tell the address.
+func TestNotInSMTP(t *testing.T) {
+	l := listen(t, &listener{}, "")
+	f := newFixture(t, l.addr)
+	_, receipt := f.access(500, "bob@beta.example", `bru"na@beta.example`)
+	f.run(f.store)
+	if got := l.next().text; got != receipt {
+		t.Error("the receipt does not come first")
+	}
+	f.until("an attempt", func() bool {
+		out, err := f.store.Outgoing(context.Background(), clock().Add(time.Hour), 10, nil)
+		return err == nil && len(out) == 1 && out[0].Attempts > 0
+	})
+	f.halt()
+	if log := f.log.String(); !strings.Contains(log, "address 2 of 2 cannot be written") || strings.Contains(log, "bru") {
+		t.Errorf("the log: %s", log)
+	}
+}
+
 func TestNoDSN(t *testing.T) {
 	l := listen(t, &listener{}, "")
 	f := newFixture(t, l.addr)

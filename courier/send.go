@@ -94,9 +94,10 @@ func (s *sender) transact(m logstore.Outgoing) (accepted []pec.Address, refusal 
 // fits reports why m cannot go to this listener.
 func (s *sender) fits(m logstore.Outgoing) error {
 	c := s.courier
-	for _, a := range append([]pec.Address{m.From}, m.To...) {
+	for i, a := range append([]pec.Address{m.From}, m.To...) {
 		if !plainPath(string(a)) {
-			return fmt.Errorf("address %q cannot be written in SMTP", a)
+			// This goes into the log; whose address it is the register tells.
+			return fmt.Errorf("address %d of %d cannot be written in SMTP", i, len(m.To))
 		}
 	}
 	if ok, _ := s.client.Extension("DSN"); !ok && !c.saidNoDSN.Swap(true) {

@@ -100,7 +100,7 @@ func examine(m *message.Message, rep *signer.Report, dir *directory.Directory, l
 	}
 	e := evidence{header: &m.Header, event: ev, manages: func(a pec.Address) error {
 		if _, ok := dir.Signer(rep.Signer.Raw, a.Domain()); !ok {
-			return fmt.Errorf("%w of %s", ErrForeignDomain, a)
+			return fmt.Errorf("%w %s", ErrForeignDomain, a.Domain())
 		}
 		return nil
 	}}

@@ -182,6 +182,9 @@ func TestNeither(t *testing.T) {
 			if f.Class != reception.Other || !errors.Is(f.Why, tt.why) {
 				t.Errorf("class %v, why %v; want %v", f.Class, f.Why, tt.why)
 			}
+			if strings.Contains(f.Why.Error(), "@") {
+				t.Errorf("the log would hold an address: %v", f.Why)
+			}
 		})
 	}
 }
