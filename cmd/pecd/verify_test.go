@@ -20,6 +20,8 @@ import (
 	"pecd/pec/issue"
 	"pecd/pec/message"
 	"pecd/points/pointstest"
+	"pecd/signer"
+	"pecd/signer/signertest"
 )
 
 // asCommand makes this test binary the command pecd.
@@ -55,8 +57,7 @@ func (s *site) papers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ev := pec.Event{At: at, Identifier: "20261122x@alfa.example", MsgID: "<c1@alfa.example>", Sender: "alice@alfa.example",
-		Recipients: []pec.Recipient{{Address: "bob@beta.example", Type: pec.Certified}}, Subject: "Offerta", Receipt: pec.Complete, Error: pec.NoError}
+	ev := offer()
 	d, err := s.Alfa.Issuer.Transport(ev, m, message.Facts{}, rand.Reader)
 	envelope := signed(t, s.Alfa, d, err)
 	another, err := message.Read(message.Bytes(strings.Replace(original, "Testo.", "Altro.", 1)))
@@ -89,6 +90,12 @@ func (s *site) papers(t *testing.T) {
 	s.write(t, "crl.pem", pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: list}))
 }
 
+// offer is the event of which the papers are.
+func offer() pec.Event {
+	return pec.Event{At: pointstest.At, Identifier: "20261122x@alfa.example", MsgID: "<c1@alfa.example>", Sender: "alice@alfa.example",
+		Recipients: []pec.Recipient{{Address: "bob@beta.example", Type: pec.Certified}}, Subject: "Offerta", Receipt: pec.Complete, Error: pec.NoError}
+}
+
 func signed(t *testing.T, p *pointstest.Provider, d issue.Draft, err error) []byte {
 	t.Helper()
 	if err != nil {
@@ -105,30 +112,72 @@ func signed(t *testing.T, p *pointstest.Provider, d issue.Draft, err error) []by
 	return b.Bytes()
 }
 
-// TestVerifyPage runs the commands of docs/verify.md, in one shell.
-func TestVerifyPage(t *testing.T) {
+// verifyBlocks are the blocks of commands of docs/verify.md from a heading on.
+func verifyBlocks(t *testing.T, heading string, least int) [][]string {
+	t.Helper()
 	page, err := os.ReadFile("../../docs/verify.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(page), -1)
-	if len(blocks) < 10 {
+	_, from, _ := strings.Cut(string(page), "\n"+heading+"\n")
+	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(from, -1)
+	if len(blocks) < least {
 		t.Fatalf("only %d blocks of commands", len(blocks))
 	}
+	return blocks
+}
+
+// shell runs blocks of commands in one shell, in the directory of s.
+func (s *site) shell(t *testing.T, blocks [][]string) (string, error) {
+	t.Helper()
+	script := ""
+	for _, b := range blocks {
+		script += b[1]
+	}
+	cmd := exec.CommandContext(t.Context(), "sh", "-eu")
+	cmd.Dir, cmd.Env, cmd.Stdin = s.dir, s.command(t), strings.NewReader(script)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// TestVerifyPageLater runs the commands of docs/verify.md for OpenSSL when all
+// certificates have expired long since, on a receipt and on a duplicate of it that a
+// renewed certificate signed, which was not valid yet at the certified instant.
+func TestVerifyPageLater(t *testing.T) {
+	at, from, until := pointstest.At, signertest.NotBefore, signertest.NotAfter
+	t.Cleanup(func() { pointstest.At, signertest.NotBefore, signertest.NotAfter = at, from, until })
+	pointstest.At = time.Date(2012, 11, 22, 10, 45, 37, 0, at.Location())
+	signertest.NotBefore, signertest.NotAfter = pointstest.At.AddDate(-1, 0, 0), pointstest.At.AddDate(2, 0, 0)
+	blocks := verifyBlocks(t, "## With OpenSSL alone", 9)
 	s := newSite(t)
 	s.papers(t)
-	env := s.command(t)
-	run := func(blocks [][]string) (string, error) {
-		script := ""
-		for _, b := range blocks {
-			script += b[1]
-		}
-		cmd := exec.CommandContext(t.Context(), "sh", "-eu")
-		cmd.Dir, cmd.Env, cmd.Stdin = s.dir, env, strings.NewReader(script)
-		out, err := cmd.CombinedOutput()
-		return string(out), err
+	out, err := s.shell(t, blocks)
+	if err != nil || strings.Contains(out, "Duplicato") || strings.Count(out, "CMS Verification successful") != 6 {
+		t.Errorf("%v\n%s", err, out)
 	}
-	out, err := run(blocks)
+
+	made := pointstest.At.AddDate(0, 6, 0)
+	renewed := s.CA.Template(s.Beta.Issuer.Name, string(s.Beta.Issuer.Address))
+	renewed.NotBefore = pointstest.At.AddDate(0, 1, 0)
+	s.Beta.Signer = signer.NewSigner(s.CA.IdentityOf(t, signertest.Key(t, "renewed"), renewed).Identity)
+	ev := offer()
+	ev.Kind, ev.Recipient = pec.KindDelivery, "bob@beta.example"
+	d, err := s.Beta.Issuer.Duplicate(ev, ev.Sender, issue.Duplicate{Made: made, Of: "first@beta.example"}, rand.Reader)
+	s.write(t, "receipt.eml", signed(t, s.Beta, d, err))
+	// The directory of this site does not know the renewed certificate, and a duplicate
+	// has no original.
+	out, err = s.shell(t, append(blocks[:len(blocks)-2:len(blocks)-2], []string{"", "echo \"judged as of $at\"\n"}))
+	if err != nil || !strings.Contains(out, "X-Duplicato: 2013-05-22T") || !strings.Contains(out, fmt.Sprint("judged as of ", made.Unix())) || !strings.Contains(out, "signer.pem: OK") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestVerifyPage runs the commands of docs/verify.md, in one shell.
+func TestVerifyPage(t *testing.T) {
+	blocks := verifyBlocks(t, "## With pecd", 10)
+	s := newSite(t)
+	s.papers(t)
+	out, err := s.shell(t, blocks)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -145,7 +194,7 @@ func TestVerifyPage(t *testing.T) {
 	if err := os.Rename(filepath.Join(s.dir, "another.eml"), filepath.Join(s.dir, "envelope.eml")); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := run(blocks[len(blocks)-1:]); err == nil || strings.Count(out, "CMS Verification successful") != 2 {
+	if out, err := s.shell(t, blocks[len(blocks)-1:]); err == nil || strings.Count(out, "CMS Verification successful") != 2 {
 		t.Errorf("the last command takes another original: %v\n%s", err, out)
 	}
 }
