@@ -69,7 +69,7 @@ var catalogue = map[string]Entry{
 	"dns":             {Warning, "DNS does not answer", "The MTA cannot find other providers.", "resolvectl status"},
 
 	// The canary.
-	"canary-refused": {Error, "The canary was not taken", "Users who submit hear the same.", "journalctl -u postfix -u pecd -n 50"},
+	"canary-refused": {Error, "The canary was not taken", "Users who submit hear the same.", "journalctl -u 'postfix*' -u pecd -n 50"},
 	"canary-lost":    {Error, "The canary was taken and not delivered", "Certified messages do not arrive, or their senders get no receipt.", "pecd log search --config {config}; postqueue -c {postfix} -p"},
 
 	// Sockets and ports.
