@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -322,7 +323,7 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 		defer stopCourier()
 		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 		defer cancel()
-		return errors.Join(access.Shutdown(sctx), gate.Shutdown(sctx), arrivals.Shutdown(sctx))
+		return drain(sctx, d.log, access, gate, arrivals)
 	})
 	d.log.Info("ready")
 	d.tell(systemdReady)
@@ -332,6 +333,33 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 	}
 	d.log.Info("stopped", "err", err)
 	return err
+}
+
+// drain shuts all doors at once: a message that is slow at one of them must not take
+// the others' time. What has not ended when ctx does is cut off, and comes again by
+// the MTA: that is no failure of a daemon that was told to stop.
+func drain(ctx context.Context, log *slog.Logger, doors ...interface{ Shutdown(context.Context) error }) error {
+	errs := make([]error, len(doors))
+	var all sync.WaitGroup
+	for i, door := range doors {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			errs[i] = door.Shutdown(ctx)
+		}()
+	}
+	all.Wait()
+	cut := 0
+	for i, err := range errs {
+		if ctx.Err() != nil && err == ctx.Err() { // not what it is joined with
+			errs[i] = nil
+			cut++
+		}
+	}
+	if cut > 0 {
+		log.Warn("messages under way were cut off: the MTA has them", "doors", cut, "after", drainTime)
+	}
+	return errors.Join(errs...)
 }
 
 // expire issues timeout notices as they fall due, and removes infected messages
