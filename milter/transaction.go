@@ -159,7 +159,7 @@ func (t *transaction) field(name, value string) {
 	t.fields++
 	t.heading += len(name) + len(value) + 3
 	if t.fields > maxFields || t.heading > maxHeader {
-		t.fail(t.sess.s.opts.TooLarge, errHeader)
+		t.fail(t.sess.s.opts.LargeHeader, errHeader)
 		return
 	}
 	t.header = append(t.header, name...)

@@ -288,9 +288,8 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 	mailbox := &lmtp.Store{Dial: dialer(in.config.Delivery.Store), Name: in.config.Provider.Domain}
 	defer mailbox.Close()
 	share := &doors{office: &d.office, store: d.store, mailbox: mailbox, metrics: d.metrics, log: d.log, now: clock, atStep: atStep, time: d.time, watch: d.watch}
-	access := milter.NewServer(milter.Options{Backend: accessDoor{share}, Log: d.log, MaxMessage: in.config.Access.NoticeSize,
-		TooLarge: tooLarge(in.config.Access.MaxSize), Malformed: malformed, Observe: d.doorEvent("milter")})
-	gate := milter.NewServer(milter.Options{Backend: gateDoor{share}, Log: d.log, Observe: d.doorEvent("gate")})
+	access := milter.NewServer(accessOptions(share, in.config.Access, d.doorEvent("milter")))
+	gate := milter.NewServer(gateOptions(share, d.doorEvent("gate")))
 	arrivals := lmtp.NewServer(lmtp.Options{Backend: arrivalDoor{share}, Log: d.log, MaxMessage: in.config.Reception.MaxSize,
 		Domain: in.config.Provider.Domain, Observe: d.doorEvent("lmtp")})
 	out := courier.New(d.store, courier.Options{Dial: dialer(in.config.Courier.MTA), Hostname: in.config.Provider.Domain,
@@ -333,6 +332,20 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 	}
 	d.log.Info("stopped", "err", err)
 	return err
+}
+
+// accessOptions are those of the door for submissions.
+func accessOptions(share *doors, c config.Access, observe func(string)) milter.Options {
+	return milter.Options{Backend: accessDoor{share}, Log: share.log, MaxMessage: c.NoticeSize, TooLarge: tooLarge(c.MaxSize),
+		LargeHeader: largeHeader, Malformed: malformed, Observe: observe}
+}
+
+// gateOptions are those of the door at port 25. What the MTA cannot show there to the
+// octet passes: it comes whole by LMTP, where the reception point decides. The To field
+// of an envelope may be such a one, and its provider cannot send it otherwise.
+func gateOptions(share *doors, observe func(string)) milter.Options {
+	return milter.Options{Backend: gateDoor{share}, Log: share.log, LargeHeader: largeHeader,
+		Malformed: milter.Verdict{Action: milter.Continue}, Observe: observe}
 }
 
 // drain shuts all doors at once: a message that is slow at one of them must not take
