@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"pecd/pec"
 	"pecd/points/pointstest"
@@ -86,4 +89,79 @@ func TestDirectPanic(t *testing.T) {
 	if got := copiesOnce(w); got != "1" {
 		t.Errorf("%s copies in the mailbox", got)
 	}
+}
+
+// TestDirectHangs: a mailbox store that takes a connection and says nothing is waited
+// for once, and then by one message at a time, until it works again.
+func TestDirectHangs(t *testing.T) {
+	w, log := directWorld(t)
+	m := w.outbox(pec.KindTransport)[0]
+	good, asked := w.doors.mailbox.Dial, 0
+	hangs := func(ctx context.Context) (net.Conn, error) {
+		asked++
+		if end, ok := ctx.Deadline(); !ok || time.Until(end) > directPatience {
+			t.Errorf("the attempt has until %v", end)
+		}
+		ours, theirs := net.Pipe()
+		t.Cleanup(func() { theirs.Close() })
+		return ours, nil
+	}
+	w.doors.mailbox.Dial, w.doors.mailbox.CommandTimeout = hangs, 10*time.Millisecond
+	way := newDirectWay(w.doors)
+	want := func(what string, taken, times int) {
+		t.Helper()
+		if got := way.take(t.Context(), m); len(got) != taken || asked != times {
+			t.Errorf("%s: taken for %v, the store was asked %d times, not %d", what, got, asked, times)
+		}
+	}
+	want("the first", 0, 1)
+	want("within the pause", 0, 1)
+	w.ahead += directPause
+	want("the trial", 0, 2)
+	want("after the trial", 0, 2)
+	if n := log.count("the mailbox store does not answer"); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+	w.ahead += directPause
+	w.doors.mailbox.Dial, w.doors.mailbox.CommandTimeout = good, 0
+	want("when it works", 1, 2)
+	if n := w.count(&w.mailbox); n != 1 {
+		t.Errorf("%d in the mailbox", n)
+	}
+}
+
+// TestBarrier: who was behind it before it went down does not lift it, and while one is
+// on trial nobody passes.
+func TestBarrier(t *testing.T) {
+	now := pointstest.At
+	var b barrier
+	enter := func(trial, ok bool) {
+		t.Helper()
+		if gotTrial, gotOK := b.enter(now); gotTrial != trial || gotOK != ok {
+			t.Fatalf("may pass: %v, on trial: %v", gotOK, gotTrial)
+		}
+	}
+	leave := func(trial, failed, fell bool) {
+		t.Helper()
+		if b.leave(now, trial, failed) != fell {
+			t.Fatalf("it went down: %v", !fell)
+		}
+	}
+	enter(false, true)
+	enter(false, true)
+	enter(false, true)
+	leave(false, true, true)
+	leave(false, false, false)
+	enter(false, false)
+	now = now.Add(directPause)
+	enter(true, true)
+	enter(false, false)
+	leave(false, true, false) // the third
+	enter(false, false)
+	leave(true, true, false)
+	enter(false, false)
+	now = now.Add(directPause)
+	enter(true, true)
+	leave(true, false, false)
+	enter(false, true)
 }

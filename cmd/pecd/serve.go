@@ -293,7 +293,7 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 	arrivals := lmtp.NewServer(lmtp.Options{Backend: arrivalDoor{share}, Log: d.log, MaxMessage: in.config.Reception.MaxSize,
 		Domain: in.config.Provider.Domain, Observe: d.doorEvent("lmtp")})
 	out := courier.New(d.store, courier.Options{Dial: dialer(in.config.Courier.MTA), Hostname: in.config.Provider.Domain,
-		Connections: in.config.Courier.Connections, Direct: arrivalDoor{share}.takeDirect, Yield: share.crowd.yield, Now: clock, Log: d.log, AtStep: atStep, Observe: d.handover})
+		Connections: in.config.Courier.Connections, Direct: newDirectWay(share).take, Yield: share.crowd.yield, Now: clock, Log: d.log, AtStep: atStep, Observe: d.handover})
 
 	courierCtx, stopCourier := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopCourier()
