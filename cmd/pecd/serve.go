@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -444,8 +445,8 @@ func (d *daemon) reload(ctx context.Context) {
 		d.log.Error("reload failed, the old configuration stays in force", "err", err)
 		return
 	}
-	if old := d.office.Load().config; needsRestart(old, in.config) {
-		d.log.Warn("sockets, store, courier or plugins were changed: restart to apply that")
+	if keys := needsRestart(d.office.Load().config, in.config); len(keys) > 0 {
+		d.log.Warn("the configuration has changes that only a restart applies", "keys", strings.Join(keys, ","))
 	}
 	setLevel(d.level, in.config.Log.Level)
 	d.enforce(ctx, in)
