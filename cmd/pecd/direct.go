@@ -26,12 +26,11 @@ const (
 // store, delivery point (docs/decisions/0016-direct.md).
 type directWay struct {
 	arrivalDoor
-	patience time.Duration // for one message
-	barrier  barrier
+	barrier barrier
 }
 
 func newDirectWay(d *doors) *directWay {
-	return &directWay{arrivalDoor: arrivalDoor{d}, patience: directPatience}
+	return &directWay{arrivalDoor: arrivalDoor{d}}
 }
 
 // take returns those recipients of m whose matter is closed; the MTA gets the message
@@ -56,7 +55,7 @@ func (w *directWay) take(ctx context.Context, m logstore.Outgoing) []pec.Address
 		return nil
 	}
 	failures := w.mailbox.Failures()
-	limited, cancel := context.WithTimeout(ctx, w.patience)
+	limited, cancel := context.WithTimeout(ctx, directPatience)
 	defer cancel()
 	taken := w.carry(limited, office, m, ours)
 	// At the end of the daemon it is not the store that failed.
