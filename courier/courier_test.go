@@ -420,6 +420,7 @@ func TestNo8BitMIME(t *testing.T) {
 	f.empty()
 }
 
+<<<<<<< HEAD
 // TestNotInSMTP: a message to an address that would end the brackets waits, and the log
 // does not tell the address.
 func TestNotInSMTP(t *testing.T) {
@@ -437,6 +438,45 @@ func TestNotInSMTP(t *testing.T) {
 	f.halt()
 	if log := f.log.String(); !strings.Contains(log, "address 2 of 2 cannot be written") || strings.Contains(log, "bru") {
 		t.Errorf("the log: %s", log)
+=======
+// A parting connection is closed at its second EHLO.
+type parting struct {
+	net.Conn
+	greeted *bool
+}
+
+func (c parting) Write(p []byte) (int, error) {
+	if bytes.HasPrefix(p, []byte("EHLO")) {
+		if *c.greeted {
+			return 0, errors.Join(net.ErrClosed, c.Close())
+		}
+		*c.greeted = true
+	}
+	return c.Conn.Write(p)
+}
+
+// A connection that ends after a refusal is not taken for a listener without 8BITMIME:
+// the next message goes over another one.
+func TestClosedAfterRefusal(t *testing.T) {
+	l := listen(t, &listener{onMail: times(1, reply(451, "later"))}, "")
+	f := newFixture(t, l.addr)
+	f.o.Connections = 1
+	dial := f.o.Dial
+	f.o.Dial = func(ctx context.Context) (net.Conn, error) {
+		c, err := dial(ctx)
+		return parting{c, new(bool)}, err
+	}
+	ev := f.NewEvent(t, "bob@beta.example")
+	e, a := f.accessOf(ev, storetest.Original(ev, 500)+"perché sì\r\n")
+	f.run(f.store)
+	if got := []string{l.next().text, l.next().text}; !slices.Contains(got, e) || !slices.Contains(got, a) {
+		t.Error("the messages differ from what was signed")
+	}
+	f.empty()
+	f.halt()
+	if f.log.has("8BITMIME") {
+		t.Errorf("the listener offers it:\n%s", f.log)
+>>>>>>> fix-transport
 	}
 }
 

@@ -91,7 +91,7 @@ func (s *sender) transact(m logstore.Outgoing) (accepted []pec.Address, refusal 
 	return accepted, refusal, reply, err
 }
 
-// fits reports why m cannot go to this listener.
+// fits reports why m cannot go to this listener, which has answered EHLO.
 func (s *sender) fits(m logstore.Outgoing) error {
 	c := s.courier
 	for i, a := range append([]pec.Address{m.From}, m.To...) {
@@ -240,14 +240,16 @@ func (s *sender) data(m logstore.Outgoing) (string, error) {
 	return "", fmt.Errorf("%w: %w", errLost, err)
 }
 
-// restore makes the connection ready after err, or closes it.
+// restore makes the connection ready after err, or closes it. The client wants to say
+// EHLO again after RSET. It does so now: failing while the next message is looked at,
+// it would read as if nothing were offered.
 func (s *sender) restore(err error) {
 	var reply *smtp.SMTPError
 	if s.client == nil {
 		return
 	}
 	if errors.As(err, &reply) && reply.Code != 421 {
-		if err := s.client.Reset(); err == nil {
+		if s.client.Reset() == nil && s.client.Hello(s.courier.Hostname) == nil {
 			return
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -31,6 +32,8 @@ type Store struct {
 	FinalTimeout time.Duration
 	MaxIdle      int           // connections kept for the next delivery. 0: 8; negative: none
 	IdleTime     time.Duration // for which they are kept. 0: 20 seconds
+
+	failures atomic.Int64
 
 	mu     sync.Mutex // guards what follows
 	idle   []*client  // the one used last at the end
@@ -58,7 +61,11 @@ func (s *Store) Deliver(ctx context.Context, sender string, recipients []string,
 	if len(recipients) == 0 {
 		return nil, nil
 	}
-	if err := s.deliver(ctx, d); err != nil && len(d.known) == 0 {
+	err := s.deliver(ctx, d)
+	if err != nil && !errors.Is(err, errEightBit) { // which the store has said
+		s.failures.Add(1)
+	}
+	if err != nil && len(d.known) == 0 {
 		return nil, err
 	}
 	statuses := make([]Status, len(recipients))
@@ -70,6 +77,10 @@ func (s *Store) Deliver(ctx context.Context, sender string, recipients []string,
 	}
 	return statuses, nil
 }
+
+// Failures is how many deliveries the store did not answer, or not all of: who finds
+// more of them than before knows that it is away, or hangs.
+func (s *Store) Failures() int64 { return s.failures.Load() }
 
 // deliver tries a kept connection, which the store may have closed meanwhile, and
 // then a new one.

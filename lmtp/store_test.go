@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -270,9 +271,14 @@ func TestDeliver(t *testing.T) {
 				}
 				return a
 			})
-			got, err := deliver(t, f.store(), "A: b\r\n", to...)
+			s := f.store()
+			got, err := deliver(t, s, "A: b\r\n", to...)
 			if (err != nil) != (test.want == nil) {
 				t.Fatalf("%q, %v", texts(got), err)
+			}
+			unanswered := test.want == nil && name != "no 8-bit" || slices.Contains(test.want, noAnswer)
+			if failed := s.Failures() == 1; failed != unanswered {
+				t.Errorf("%d failures", s.Failures())
 			}
 			if fmt.Sprint(texts(got)) != fmt.Sprint(test.want) {
 				t.Errorf("statuses %q\nwant     %q", texts(got), test.want)
@@ -374,6 +380,9 @@ func TestStaleConnection(t *testing.T) {
 			}
 			if f.connections() != 2 || len(f.received()) != 2 {
 				t.Errorf("%d connections, %d messages", f.connections(), len(f.received()))
+			}
+			if n := s.Failures(); n != 0 {
+				t.Errorf("%d failures", n)
 			}
 		})
 	}

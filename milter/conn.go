@@ -21,8 +21,8 @@ var (
 )
 
 // A conn is the connection as go-milter sees it. It adds deadlines and buffering,
-// and looks at each packet first: what go-milter would read wrongly, or answer
-// although no answer is due, does not reach it. Its Read ends with io.EOF and its
+// and looks at each packet first: what go-milter would read wrongly, keep without
+// bounds, or answer although no answer is due, does not reach it. Its Read ends with io.EOF and its
 // Write always succeeds, since go-milter prints other errors to the standard
 // logger; they go to ours.
 type conn struct {
@@ -33,7 +33,7 @@ type conn struct {
 
 	// These belong to the connection's goroutine.
 	ready   []byte // what go-milter is to read next
-	packet  []byte // the memory of ready
+	packet  []byte // the last one that came; the memory of ready
 	greeted bool   // options were negotiated
 	failure error  // why nothing more is read
 
@@ -72,33 +72,33 @@ func (c *conn) next() error {
 		if err != nil {
 			return err
 		}
-		data, err = c.look(code, data)
+		dealtWith, err := c.look(code, data)
 		if err != nil {
 			return err
 		}
-		if code != gomilter.CodeQuitNewConn { // go-milter knows no other use of the connection
-			c.makeReady(code, data)
+		if !dealtWith {
+			c.ready = c.packet
 			return nil
 		}
 	}
 	return c.failure
 }
 
-// readPacket reads a packet into c.packet, behind the room for its head.
+// readPacket reads a packet into c.packet.
 func (c *conn) readPacket() (gomilter.Code, []byte, error) {
 	if err := c.awaitPacket(); err != nil {
 		return 0, nil, err
 	}
-	var length [4]byte
-	if _, err := io.ReadFull(c.r, length[:]); err != nil {
+	c.packet = slices.Grow(c.packet[:0], 4)[:4]
+	if _, err := io.ReadFull(c.r, c.packet); err != nil {
 		return 0, nil, err
 	}
-	size := binary.BigEndian.Uint32(length[:])
+	size := binary.BigEndian.Uint32(c.packet)
 	if size == 0 || size > maxPacket {
 		return 0, nil, fmt.Errorf("%w: length %d", errPacket, size)
 	}
 	n := int(size)
-	c.packet = slices.Grow(c.packet[:0], n+4)[:n+4]
+	c.packet = slices.Grow(c.packet, n)[:4+n]
 	if _, err := io.ReadFull(c.r, c.packet[4:]); err != nil {
 		return 0, nil, cutShort(err)
 	}
@@ -131,54 +131,45 @@ func cutShort(err error) error {
 	return fmt.Errorf("within a packet: %w", err)
 }
 
-// makeReady gives a packet to go-milter.
-func (c *conn) makeReady(code gomilter.Code, data []byte) {
-	c.packet = append(c.packet[:5], data...) // data is there already, as a rule
-	c.packet[4] = byte(code)
-	binary.BigEndian.PutUint32(c.packet, uint32(len(data)+1))
-	c.ready = c.packet
-}
-
-// look examines a packet before go-milter sees it, and may replace its payload.
-func (c *conn) look(code gomilter.Code, data []byte) ([]byte, error) {
+// look examines a packet before go-milter sees it. What is dealt with go-milter must
+// not see: it would keep all fields of a message until an ABORT, and the last macros,
+// and it knows no other use of the connection.
+func (c *conn) look(code gomilter.Code, data []byte) (dealtWith bool, err error) {
 	if !c.greeted && code != gomilter.CodeOptNeg && code != gomilter.CodeQuit {
-		return nil, fmt.Errorf("%w: %q before the negotiation", errProtocol, code)
+		return false, fmt.Errorf("%w: %q before the negotiation", errProtocol, code)
 	}
 	switch code {
 	case gomilter.CodeOptNeg:
 		c.greeted = true
-		return data, checkOffers(data)
+		return false, checkOffers(data)
 	case gomilter.CodeMacro:
 		stage, m, err := parseMacros(data)
-		if err == nil {
+		if err == nil && hasMacros(stage) {
 			c.session.pending[stage] = m
 		}
-		return data, err
+		return true, err
 	case gomilter.CodeConn:
-		return data, checkConnect(data)
+		return false, checkConnect(data)
 	case gomilter.CodeMail:
 		c.begin()
-		return data, nil
+		return false, nil
 	case gomilter.CodeHeader:
-		if !fieldIsWhole(data) {
-			c.session.malformed()
-			return []byte("X\x00\x00"), nil // go-milter must call Header, or it answers out of turn
-		}
-		return data, nil
+		c.session.field(data)
+		return true, nil
 	case gomilter.CodeEOB:
 		if len(data) > 0 { // go-milter would drop these octets of the body
-			return nil, fmt.Errorf("%w: end of message with content", errProtocol)
+			return false, fmt.Errorf("%w: end of message with content", errProtocol)
 		}
-		return data, nil
+		return false, nil
 	case gomilter.CodeQuitNewConn:
 		c.session.forget()
-		return data, nil
+		return true, nil
 	case gomilter.CodeQuit:
-		return nil, errQuit
+		return false, errQuit
 	case gomilter.CodeHelo, gomilter.CodeRcpt, gomilter.CodeEOH, gomilter.CodeBody, gomilter.CodeAbort, gomilter.CodeData:
-		return data, nil
+		return false, nil
 	default:
-		return nil, fmt.Errorf("%w: command %q", errProtocol, code)
+		return false, fmt.Errorf("%w: command %q", errProtocol, code)
 	}
 }
 

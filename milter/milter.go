@@ -122,6 +122,9 @@ type Options struct {
 	// written; the message is aborted and its verdict is TooLarge. 0: no limit.
 	MaxMessage int64
 	TooLarge   Verdict
+	// LargeHeader is the verdict on a message whose header has more than 1 MiB or
+	// 10,000 fields.
+	LargeHeader Verdict
 	// Malformed is the verdict on a message with a header field that cannot be
 	// told byte for byte: with a NUL, with a name that is none, or of more than
 	// 50,000 octets, since Postfix may have cut it.

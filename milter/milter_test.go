@@ -398,7 +398,7 @@ func TestTooLarge(t *testing.T) {
 
 func TestLargeHeader(t *testing.T) {
 	r := newRecorder()
-	c := start(t, milter.Options{Backend: r, TooLarge: milter.Verdict{Action: milter.Reject}}).dial(t)
+	c := start(t, milter.Options{Backend: r, LargeHeader: milter.Verdict{Action: milter.Reject}}).dial(t)
 	m := plain
 	for name, header := range map[string]string{
 		"octets": strings.Repeat("X: "+strings.Repeat("x", 40_000)+"\r\n", 27),

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	gomilter "github.com/emersion/go-milter"
 )
@@ -41,8 +42,19 @@ var macrosWanted = map[gomilter.Stage][]string{
 	gomilter.StageEOM:      {"i"},
 }
 
+// wanted are all names of macrosWanted: an MTA may know a value at another stage.
+var wanted = func() map[string]bool {
+	all := map[string]bool{}
+	for _, names := range macrosWanted {
+		for _, name := range names {
+			all[name] = true
+		}
+	}
+	return all
+}()
+
 // macros are the values that the MTA sent for one command, by their names with
-// braces.
+// braces. Those that nobody asked for are not among them.
 type macros map[string]string
 
 // parseMacros reads the payload of a macro packet.
@@ -50,12 +62,22 @@ func parseMacros(data []byte) (gomilter.Code, macros, error) {
 	if len(data) == 0 || len(data) > maxMacros {
 		return 0, nil, fmt.Errorf("%w: macros of %d octets", errPacket, len(data))
 	}
-	words := bytes.Split(bytes.TrimSuffix(data[1:], []byte{0}), []byte{0})
-	m := make(macros, len(words)/2)
-	for i := 0; i+1 < len(words); i += 2 {
-		m[string(words[i])] = string(words[i+1])
+	m := macros{}
+	for name, rest := []byte(nil), data[1:]; len(rest) > 0; {
+		var value []byte
+		name, rest, _ = bytes.Cut(rest, []byte{0})
+		value, rest, _ = bytes.Cut(rest, []byte{0})
+		if wanted[string(name)] {
+			m[string(name)] = string(value)
+		}
 	}
 	return gomilter.Code(data[0]), m, nil
+}
+
+// hasMacros reports whether macros of the command are taken from those that arrived;
+// others are not kept for it.
+func hasMacros(code gomilter.Code) bool {
+	return code == gomilter.CodeConn || code == gomilter.CodeHelo || slices.Contains(stages, code)
 }
 
 // checkConnect reports whether go-milter can read a CONNECT packet. It would
@@ -86,27 +108,26 @@ func checkOffers(data []byte) error {
 	return nil
 }
 
-// fieldIsWhole reports whether a header packet holds a field that can be written
-// as it was sent. It refuses a NUL in name or value, which go-milter drops or
-// takes as a reason to leave the field out, and line ends that are no folds,
-// which would make two fields of one.
-func fieldIsWhole(data []byte) bool {
+// parseField reads the payload of a header packet, and reports whether it is a field
+// that can be written as it was sent. A NUL in name or value is not, nor line ends that
+// are no folds, which would make two fields of one.
+func parseField(data []byte) (name, value []byte, whole bool) {
 	name, rest, ok := bytes.Cut(data, []byte{0})
 	if !ok || len(name) == 0 || bytes.ContainsAny(name, ":\r\n") {
-		return false
+		return nil, nil, false
 	}
 	value, more, ok := bytes.Cut(rest, []byte{0})
 	if !ok || len(more) > 0 {
-		return false
+		return nil, nil, false
 	}
-	for {
-		_, after, fold := bytes.Cut(value, []byte{'\n'})
+	for lines := value; ; {
+		_, after, fold := bytes.Cut(lines, []byte{'\n'})
 		if !fold {
-			return true
+			return name, value, true
 		}
 		if len(after) == 0 || after[0] != ' ' && after[0] != '\t' {
-			return false
+			return nil, nil, false
 		}
-		value = after
+		lines = after
 	}
 }

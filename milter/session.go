@@ -73,12 +73,22 @@ func (s *session) RcptTo(to string, _ *gomilter.Modifier) (gomilter.Response, er
 	return s.tx.checkRecipient(to).answer(), nil
 }
 
-// Header implements gomilter.Milter. No answer is due.
-func (s *session) Header(name, value string, _ *gomilter.Modifier) (gomilter.Response, error) {
-	if s.inMessage(gomilter.CodeHeader) {
-		s.tx.learn(gomilter.CodeHeader)
-		s.tx.field(name, value)
+// field takes the packet of a header field. No answer is due.
+func (s *session) field(data []byte) {
+	if !s.inMessage(gomilter.CodeHeader) {
+		return
 	}
+	s.tx.learn(gomilter.CodeHeader)
+	name, value, whole := parseField(data)
+	if !whole {
+		s.tx.fail(s.s.opts.Malformed, errField)
+		return
+	}
+	s.tx.field(name, value)
+}
+
+// Header implements gomilter.Milter. It is not called: go-milter sees no fields.
+func (s *session) Header(string, string, *gomilter.Modifier) (gomilter.Response, error) {
 	return nil, nil
 }
 
@@ -128,13 +138,6 @@ func (s *session) inMessage(code gomilter.Code) bool {
 		return false
 	}
 	return true
-}
-
-// malformed notes that a field of the message cannot be told as it was sent.
-func (s *session) malformed() {
-	if s.tx != nil {
-		s.tx.fail(s.s.opts.Malformed, errField)
-	}
 }
 
 // drop gives up the message under way, if there is one.

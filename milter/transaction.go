@@ -1,11 +1,11 @@
 package milter
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
-	"strings"
 
 	gomilter "github.com/emersion/go-milter"
 )
@@ -143,7 +143,7 @@ func (t *transaction) begin() {
 }
 
 // field takes one header field. The MTA writes its folds as LF.
-func (t *transaction) field(name, value string) {
+func (t *transaction) field(name, value []byte) {
 	t.begin()
 	if t.failed {
 		return
@@ -159,7 +159,7 @@ func (t *transaction) field(name, value string) {
 	t.fields++
 	t.heading += len(name) + len(value) + 3
 	if t.fields > maxFields || t.heading > maxHeader {
-		t.fail(t.sess.s.opts.TooLarge, errHeader)
+		t.fail(t.sess.s.opts.LargeHeader, errHeader)
 		return
 	}
 	t.header = append(t.header, name...)
@@ -172,16 +172,13 @@ func (t *transaction) field(name, value string) {
 }
 
 // appendCRLF appends s with each LF as CRLF; a CR before it is not doubled.
-func appendCRLF(b []byte, s string) []byte {
+func appendCRLF(b, s []byte) []byte {
 	for {
-		line, rest, found := strings.Cut(s, "\n")
-		b = append(b, strings.TrimSuffix(line, "\r")...)
+		line, rest, found := bytes.Cut(s, []byte{'\n'})
 		if !found {
-			if strings.HasSuffix(line, "\r") {
-				b = append(b, '\r')
-			}
-			return b
+			return append(b, line...)
 		}
+		b = append(b, bytes.TrimSuffix(line, []byte{'\r'})...)
 		b = append(b, '\r', '\n')
 		s = rest
 	}

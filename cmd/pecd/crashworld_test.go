@@ -215,7 +215,7 @@ func (w *crashWorld) send(direct bool) {
 		}}
 	o.Drain = time.Millisecond
 	if direct {
-		o.Direct = arrivalDoor{w.doors}.takeDirect
+		o.Direct = newDirectWay(w.doors).take
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"pecd/milter"
@@ -119,7 +120,10 @@ func (v *visitor) decide(ctx context.Context, env milter.Envelope) ([]reception.
 		return nil, nil, nil
 	}
 	m, err := message.Read(v.body)
-	if err != nil {
+	switch {
+	case errors.Is(err, message.ErrLimit), errors.Is(err, message.ErrMalformed):
+		return nil, nil, nil // it passes, and is refused when it arrives
+	case err != nil:
 		return nil, nil, err
 	}
 	rep, verr := v.office.trust.verifier.VerifyContext(ctx, m, v.now())

@@ -210,10 +210,36 @@ func briefHash(name string) func() hash.Hash {
 	return sha1.New
 }
 
-// needsRestart reports whether something changed that is opened only at start.
-func needsRestart(old, now *config.Config) bool {
-	return old.Access.Milter != now.Access.Milter || old.Access.SocketGroup != now.Access.SocketGroup || old.Access.SocketMode != now.Access.SocketMode ||
-		old.Access.MaxSize != now.Access.MaxSize || old.Access.NoticeSize != now.Access.NoticeSize || old.Gate.Milter != now.Gate.Milter || old.Reception != now.Reception || old.Delivery.Store != now.Delivery.Store ||
-		old.Courier != now.Courier || old.Store != now.Store || old.Metrics != now.Metrics || !reflect.DeepEqual(old.Time, now.Time) ||
-		!reflect.DeepEqual(specs(old), specs(now))
+// atStart is what the daemon reads only when it starts: a key, or all of a table.
+var atStart = []struct {
+	key string
+	of  func(*config.Config) any
+}{
+	{"provider.domain", func(c *config.Config) any { return c.Provider.Domain }}, // said in greetings
+	{"access.milter", func(c *config.Config) any { return c.Access.Milter }},
+	{"access.socket_group", func(c *config.Config) any { return c.Access.SocketGroup }},
+	{"access.socket_mode", func(c *config.Config) any { return c.Access.SocketMode }},
+	{"access.max_size", func(c *config.Config) any { return c.Access.MaxSize }}, // said by the door
+	{"access.notice_size", func(c *config.Config) any { return c.Access.NoticeSize }},
+	{"gate.milter", func(c *config.Config) any { return c.Gate.Milter }},
+	{"gate.socket_group", func(c *config.Config) any { return c.Gate.SocketGroup }},
+	{"gate.socket_mode", func(c *config.Config) any { return c.Gate.SocketMode }},
+	{"reception", func(c *config.Config) any { return c.Reception }},
+	{"delivery.store", func(c *config.Config) any { return c.Delivery.Store }},
+	{"courier", func(c *config.Config) any { return c.Courier }},
+	{"store", func(c *config.Config) any { return c.Store }},
+	{"time", func(c *config.Config) any { return c.Time }},
+	{"metrics", func(c *config.Config) any { return c.Metrics }},
+	{"log.format", func(c *config.Config) any { return c.Log.Format }},
+	{"plugin", func(c *config.Config) any { return specs(c) }},
+}
+
+// needsRestart names what changed of atStart.
+func needsRestart(old, now *config.Config) (keys []string) {
+	for _, s := range atStart {
+		if !reflect.DeepEqual(s.of(old), s.of(now)) {
+			keys = append(keys, s.key)
+		}
+	}
+	return keys
 }

@@ -13,6 +13,8 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -287,13 +289,12 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 	mailbox := &lmtp.Store{Dial: dialer(in.config.Delivery.Store), Name: in.config.Provider.Domain}
 	defer mailbox.Close()
 	share := &doors{office: &d.office, store: d.store, mailbox: mailbox, metrics: d.metrics, log: d.log, now: clock, atStep: atStep, time: d.time, watch: d.watch}
-	access := milter.NewServer(milter.Options{Backend: accessDoor{share}, Log: d.log, MaxMessage: in.config.Access.NoticeSize,
-		TooLarge: tooLarge(in.config.Access.MaxSize), Malformed: malformed, Observe: d.doorEvent("milter")})
-	gate := milter.NewServer(milter.Options{Backend: gateDoor{share}, Log: d.log, Observe: d.doorEvent("gate")})
+	access := milter.NewServer(accessOptions(share, in.config.Access, d.doorEvent("milter")))
+	gate := milter.NewServer(gateOptions(share, d.doorEvent("gate")))
 	arrivals := lmtp.NewServer(lmtp.Options{Backend: arrivalDoor{share}, Log: d.log, MaxMessage: in.config.Reception.MaxSize,
 		Domain: in.config.Provider.Domain, Observe: d.doorEvent("lmtp")})
 	out := courier.New(d.store, courier.Options{Dial: dialer(in.config.Courier.MTA), Hostname: in.config.Provider.Domain,
-		Connections: in.config.Courier.Connections, Direct: arrivalDoor{share}.takeDirect, Yield: share.crowd.yield, Now: clock, Log: d.log, AtStep: atStep, Observe: d.handover})
+		Connections: in.config.Courier.Connections, Direct: newDirectWay(share).take, Yield: share.crowd.yield, Now: clock, Log: d.log, AtStep: atStep, Observe: d.handover})
 
 	courierCtx, stopCourier := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopCourier()
@@ -322,7 +323,7 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 		defer stopCourier()
 		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 		defer cancel()
-		return errors.Join(access.Shutdown(sctx), gate.Shutdown(sctx), arrivals.Shutdown(sctx))
+		return drain(sctx, d.log, access, gate, arrivals)
 	})
 	d.log.Info("ready")
 	d.tell(systemdReady)
@@ -332,6 +333,47 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 	}
 	d.log.Info("stopped", "err", err)
 	return err
+}
+
+// accessOptions are those of the door for submissions.
+func accessOptions(share *doors, c config.Access, observe func(string)) milter.Options {
+	return milter.Options{Backend: accessDoor{share}, Log: share.log, MaxMessage: c.NoticeSize, TooLarge: tooLarge(c.MaxSize),
+		LargeHeader: largeHeader, Malformed: malformed, Observe: observe}
+}
+
+// gateOptions are those of the door at port 25. What the MTA cannot show there to the
+// octet passes: it comes whole by LMTP, where the reception point decides. The To field
+// of an envelope may be such a one, and its provider cannot send it otherwise.
+func gateOptions(share *doors, observe func(string)) milter.Options {
+	return milter.Options{Backend: gateDoor{share}, Log: share.log, LargeHeader: largeHeader,
+		Malformed: milter.Verdict{Action: milter.Continue}, Observe: observe}
+}
+
+// drain shuts all doors at once: a message that is slow at one of them must not take
+// the others' time. What has not ended when ctx does is cut off, and comes again by
+// the MTA: that is no failure of a daemon that was told to stop.
+func drain(ctx context.Context, log *slog.Logger, doors ...interface{ Shutdown(context.Context) error }) error {
+	errs := make([]error, len(doors))
+	var all sync.WaitGroup
+	for i, door := range doors {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			errs[i] = door.Shutdown(ctx)
+		}()
+	}
+	all.Wait()
+	cut := 0
+	for i, err := range errs {
+		if ctx.Err() != nil && err == ctx.Err() { // not what it is joined with
+			errs[i] = nil
+			cut++
+		}
+	}
+	if cut > 0 {
+		log.Warn("messages under way were cut off: the MTA has them", "doors", cut, "after", drainTime)
+	}
+	return errors.Join(errs...)
 }
 
 // expire issues timeout notices as they fall due, and removes infected messages
@@ -403,8 +445,8 @@ func (d *daemon) reload(ctx context.Context) {
 		d.log.Error("reload failed, the old configuration stays in force", "err", err)
 		return
 	}
-	if old := d.office.Load().config; needsRestart(old, in.config) {
-		d.log.Warn("sockets, store, courier or plugins were changed: restart to apply that")
+	if keys := needsRestart(d.office.Load().config, in.config); len(keys) > 0 {
+		d.log.Warn("the configuration has changes that only a restart applies", "keys", strings.Join(keys, ","))
 	}
 	setLevel(d.level, in.config.Log.Level)
 	d.enforce(ctx, in)
