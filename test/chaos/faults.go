@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,10 +23,15 @@ import (
 
 // A fault is something that was broken for a while. Times are seconds since 1970.
 type fault struct {
-	Kind  string  `json:"kind"`
-	Begin float64 `json:"begin"`
-	End   float64 `json:"end"`
+	Kind   string  `json:"kind"`
+	Target string  `json:"target"`
+	Begin  float64 `json:"begin"`
+	End    float64 `json:"end"`  // 0: it is broken still
+	Hits   int     `json:"hits"` // calls that failed, of faults that count them
 }
+
+// seconds since 1970.
+func seconds(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }
 
 // A trouble is a kind of fault: what is done, and what undoes it. Faults of one
 // target never overlap; two of different targets may.
@@ -35,6 +42,7 @@ type trouble struct {
 	hold   time.Duration // at most, between the two
 	begin  func(ctx context.Context, r *rand.Rand) error
 	end    func(ctx context.Context) error
+	hits   func() (int, error) // how often the last was met; nil: nobody counts
 }
 
 // breakThings lets all faults happen, two at a time.
@@ -92,6 +100,11 @@ func (w *world) breakThings(ctx context.Context) error {
 
 func (w *world) happen(ctx context.Context, n int, t trouble, r *rand.Rand) error {
 	begin := time.Now()
+	w.mu.Lock()
+	// Others ask what is broken while it is.
+	at := len(w.history)
+	w.history = append(w.history, fault{Kind: t.kind, Target: t.target, Begin: seconds(begin)})
+	w.mu.Unlock()
 	if err := t.begin(ctx, r); err != nil {
 		return err
 	}
@@ -103,15 +116,29 @@ func (w *world) happen(ctx context.Context, n int, t trouble, r *rand.Rand) erro
 	if err := t.end(mend); err != nil {
 		return err
 	}
+	hits := 0
+	if t.hits != nil {
+		var err error
+		if hits, err = t.hits(); err != nil {
+			return err
+		}
+	}
 	end := time.Now()
 	w.mu.Lock()
-	w.history = append(w.history, fault{Kind: t.kind, Begin: float64(begin.UnixNano()) / 1e9, End: float64(end.UnixNano()) / 1e9})
+	w.history[at].End, w.history[at].Hits = seconds(end), hits
 	taken := len(w.sendings)
 	w.mu.Unlock()
 	w.broken.Add(1)
 	fmt.Fprintf(w.log, "%s %3d/%d %s for %.1f s; %d messages taken, %d attempts put off\n", end.Format("15:04:05"), n+1, w.faults, t.kind,
 		end.Sub(begin).Seconds(), taken, w.putOff.Load())
 	return nil
+}
+
+// met reports whether something of target was broken at any time since then.
+func (w *world) met(target string, since time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.ContainsFunc(w.history, func(f fault) bool { return f.Target == target && (f.End == 0 || f.End >= seconds(since)) })
 }
 
 func nothing(context.Context) error { return nil }
@@ -129,12 +156,12 @@ func (w *world) troubles() (list []trouble) {
 	w.troublesOfToken(w.stage.Alfa, add)
 	for _, l := range w.links {
 		add(trouble{"link cut", "link " + l.addr(), 6, 4 * time.Second,
-			func(context.Context, *rand.Rand) error { l.set(true); return nil }, func(context.Context) error { l.set(false); return nil }})
+			func(context.Context, *rand.Rand) error { l.set(true); return nil }, func(context.Context) error { l.set(false); return nil }, nil})
 	}
 	add(trouble{"clamd killed", "clamd", 4, 3 * time.Second,
-		func(context.Context, *rand.Rand) error { return w.clamd.Kill() }, w.clamd.Restart})
+		func(context.Context, *rand.Rand) error { return w.clamd.Kill() }, w.clamd.Restart, nil})
 	add(trouble{"clamd stopped", "clamd", 4, 6 * time.Second,
-		func(context.Context, *rand.Rand) error { return w.clamd.Pause() }, func(context.Context) error { return w.clamd.Resume() }})
+		func(context.Context, *rand.Rand) error { return w.clamd.Pause() }, func(context.Context) error { return w.clamd.Resume() }, nil})
 	w.troublesOfPublisher("revocation lists", w.lists, add)
 	w.troublesOfPublisher("directory", w.index, add)
 	w.troublesOfPublisher("time stamps", w.stamps, add)
@@ -155,20 +182,50 @@ func (w *world) troublesOfPublisher(what string, p *publisher, add func(trouble)
 	for _, x := range ways {
 		add(trouble{what + " " + x.kind, what, 2, x.hold,
 			func(context.Context, *rand.Rand) error { p.set(x.manner); return w.readAgain() },
-			func(context.Context) error { p.set(well); return nil }})
+			func(context.Context) error { p.set(well); return nil }, nil})
 	}
 }
 
 func (w *world) troublesOf(p *stage.Provider, add func(trouble)) {
-	pecd, postfix, dovecot := "pecd "+p.Label, "Postfix "+p.Label, "Dovecot "+p.Label
+	w.troublesOfPecd(p, add)
+	m := &p.MailServer
+	servers := []struct {
+		name, folder string
+		start        func(context.Context, *stage.MailServer) error
+		killed       int
+		stopped      int
+	}{
+		{"Postfix", "postfix/queue/pid", w.stage.StartMTA, 6, 5},
+		{"Dovecot", "dovecot/run", w.stage.StartDovecot, 7, 5},
+	}
+	for _, s := range servers {
+		signal := func(sig syscall.Signal) error {
+			_, err := signalServer(p, s.name, s.folder, sig)
+			return err
+		}
+		add(trouble{s.name + " killed", s.name + " " + p.Label, s.killed, time.Second,
+			func(ctx context.Context, _ *rand.Rand) error {
+				pids, err := signalServer(p, s.name, s.folder, syscall.SIGKILL)
+				return errors.Join(err, untilEnded(ctx, pids))
+			},
+			func(ctx context.Context) error {
+				return w.again(ctx, func() error { return s.start(ctx, m) })
+			}, nil})
+		add(trouble{s.name + " stopped", s.name + " " + p.Label, s.stopped, 4 * time.Second,
+			func(context.Context, *rand.Rand) error { return signal(syscall.SIGSTOP) },
+			func(context.Context) error { return signal(syscall.SIGCONT) }, nil})
+	}
+}
+
+func (w *world) troublesOfPecd(p *stage.Provider, add func(trouble)) {
+	pecd := "pecd " + p.Label
 	kill := func(context.Context, *rand.Rand) error { w.down.Store(p, true); return p.Pecd.Kill() }
 	start := func(ctx context.Context) error { return w.startAgain(ctx, p) }
-	m := &p.MailServer
-	add(trouble{"pecd killed", pecd, 14, time.Second, kill, start})
-	add(trouble{"pecd restarted", pecd, 4, 0, func(ctx context.Context, _ *rand.Rand) error { w.down.Store(p, true); return p.Pecd.Stop(ctx) }, start})
+	add(trouble{"pecd killed", pecd, 14, time.Second, kill, start, nil})
+	add(trouble{"pecd restarted", pecd, 4, 0, func(ctx context.Context, _ *rand.Rand) error { w.down.Store(p, true); return p.Pecd.Stop(ctx) }, start, nil})
 	add(trouble{"pecd stopped", pecd, 6, 4 * time.Second,
 		func(context.Context, *rand.Rand) error { return p.Pecd.Signal(syscall.SIGSTOP) },
-		func(context.Context) error { return p.Pecd.Signal(syscall.SIGCONT) }})
+		func(context.Context) error { return p.Pecd.Signal(syscall.SIGCONT) }, nil})
 	if w.long {
 		// Postfix waits 30 seconds for a milter's answer to a command.
 		add(trouble{"pecd stopped for long", pecd, 1, 0,
@@ -176,46 +233,26 @@ func (w *world) troublesOf(p *stage.Provider, add func(trouble)) {
 				err := p.Pecd.Signal(syscall.SIGSTOP)
 				pause(ctx, 40*time.Second)
 				return err
-			}, func(context.Context) error { return p.Pecd.Signal(syscall.SIGCONT) }})
+			}, func(context.Context) error { return p.Pecd.Signal(syscall.SIGCONT) }, nil})
 	}
-	add(trouble{"plugin killed", pecd, 3, 0, func(context.Context, *rand.Rand) error { return w.signalPlugin(p, syscall.SIGKILL) }, nothing})
-	add(trouble{"plugin stopped", pecd, 3, 5 * time.Second,
-		func(context.Context, *rand.Rand) error { return w.signalPlugin(p, syscall.SIGSTOP) },
-		func(context.Context) error { return w.signalPlugin(p, syscall.SIGCONT) }})
-	add(trouble{"Postfix killed", postfix, 6, time.Second,
-		func(context.Context, *rand.Rand) error {
-			return signalTree(masterOf(p, "postfix/queue/pid"), syscall.SIGKILL)
-		},
-		func(ctx context.Context) error {
-			return w.again(ctx, func() error { return w.stage.StartMTA(ctx, m) })
-		}})
-	add(trouble{"Postfix stopped", postfix, 5, 4 * time.Second,
-		func(context.Context, *rand.Rand) error {
-			return signalTree(masterOf(p, "postfix/queue/pid"), syscall.SIGSTOP)
-		},
-		func(context.Context) error { return signalTree(masterOf(p, "postfix/queue/pid"), syscall.SIGCONT) }})
-	add(trouble{"Dovecot killed", dovecot, 7, time.Second,
-		func(context.Context, *rand.Rand) error {
-			return signalTree(masterOf(p, "dovecot/run"), syscall.SIGKILL)
-		},
-		func(ctx context.Context) error {
-			return w.again(ctx, func() error { return w.stage.StartDovecot(ctx, m) })
-		}})
-	add(trouble{"Dovecot stopped", dovecot, 5, 4 * time.Second,
-		func(context.Context, *rand.Rand) error {
-			return signalTree(masterOf(p, "dovecot/run"), syscall.SIGSTOP)
-		},
-		func(context.Context) error { return signalTree(masterOf(p, "dovecot/run"), syscall.SIGCONT) }})
+	if len(p.Pecd.Config.Plugins) > 0 {
+		add(trouble{"plugin killed", pecd, 3, 0, func(ctx context.Context, _ *rand.Rand) error { return w.signalPlugin(ctx, p, syscall.SIGKILL) }, nothing, nil})
+		add(trouble{"plugin stopped", pecd, 3, 5 * time.Second,
+			func(ctx context.Context, _ *rand.Rand) error { return w.signalPlugin(ctx, p, syscall.SIGSTOP) },
+			// pecd may have killed the one that was stopped; to another it is nothing.
+			func(context.Context) error { _, err := signalChildren(p, syscall.SIGCONT); return err }, nil})
+	}
 	add(trouble{"disk full", pecd, 5, 3 * time.Second,
 		func(context.Context, *rand.Rand) error { return fill(p.Pecd.Config.Store.Path) },
-		func(context.Context) error { return os.Remove(filepath.Join(p.Pecd.Config.Store.Path, ballast)) }})
+		func(context.Context) error { return os.Remove(filepath.Join(p.Pecd.Config.Store.Path, ballast)) }, nil})
 	add(trouble{"writes cut off", pecd, 4, 2 * time.Second,
 		func(ctx context.Context, _ *rand.Rand) error { return limitFiles(ctx, p, "0") },
-		func(ctx context.Context) error { return limitFiles(ctx, p, "unlimited") }})
+		func(ctx context.Context) error { return limitFiles(ctx, p, "unlimited") }, nil})
 	for _, what := range []string{"fsync", "write"} {
 		add(trouble{what + " fails", pecd, 4, 2 * time.Second,
 			func(context.Context, *rand.Rand) error { return os.WriteFile(w.control(p, "io"), []byte(what), 0o644) },
-			func(context.Context) error { return os.Remove(w.control(p, "io")) }})
+			func(context.Context) error { return os.Remove(w.control(p, "io")) },
+			func() (int, error) { return takeHits(w.control(p, "hits")) }})
 	}
 	add(trouble{"clock jumps", pecd, 3, 5 * time.Second,
 		func(_ context.Context, r *rand.Rand) error {
@@ -225,13 +262,36 @@ func (w *world) troublesOf(p *stage.Provider, add func(trouble)) {
 			}
 			return os.WriteFile(w.control(p, "clock"), []byte(fmt.Sprintf("%dh", hours)), 0o644)
 		},
-		func(context.Context) error { return os.Remove(w.control(p, "clock")) }})
+		func(context.Context) error { return os.Remove(w.control(p, "clock")) }, nil})
 }
 
-// startAgain starts pecd until it runs: its disk may be full still.
+// takeHits is how many calls the library below the C library let fail since it was
+// asked last.
+func takeHits(file string) (int, error) {
+	lines, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	return bytes.Count(lines, []byte("\n")), errors.Join(err, os.Remove(file))
+}
+
+// startAgain starts pecd until it runs. Only where its key is away may it fail to:
+// what happens to pecd itself is over by then.
 func (w *world) startAgain(ctx context.Context, p *stage.Provider) error {
 	defer w.down.Delete(p)
-	return w.again(ctx, func() error { return p.Pecd.Start(ctx) })
+	for {
+		begin := time.Now()
+		err := p.Pecd.Start(ctx)
+		if err == nil {
+			return nil
+		}
+		if !w.met("token "+p.Label, begin) {
+			return fmt.Errorf("nothing that is broken accounts for it: %w", err)
+		}
+		if !pause(ctx, 500*time.Millisecond) {
+			return errors.Join(err, ctx.Err())
+		}
+	}
 }
 
 func (w *world) again(ctx context.Context, f func() error) error {
@@ -264,30 +324,62 @@ func fill(store string) error {
 	return f.Close()
 }
 
+// limitFiles limits the files that the running pecd may write.
 func limitFiles(ctx context.Context, p *stage.Provider, limit string) error {
-	out, err := exec.CommandContext(ctx, "prlimit", "--pid", strconv.Itoa(p.Pecd.PID()), "--fsize="+limit+":unlimited").CombinedOutput()
+	pid, err := running(p)
+	if err != nil {
+		return err
+	}
+	out, err := exec.CommandContext(ctx, "prlimit", "--pid", strconv.Itoa(pid), "--fsize="+limit+":unlimited").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("prlimit: %w: %s", err, out)
 	}
 	return nil
 }
 
-// masterOf is the pid in a server's master.pid.
-func masterOf(p *stage.Provider, folder string) int {
-	text, err := os.ReadFile(filepath.Join(p.Dir, folder, "master.pid"))
-	if err != nil {
-		return 0
+// running is the pid of a pecd that must run: 0 would be ourselves to some, and to
+// others whatever the kernel has started.
+func running(p *stage.Provider) (int, error) {
+	pid := p.Pecd.PID()
+	if pid == 0 {
+		return 0, fmt.Errorf("pecd %s does not run", p.Label)
 	}
-	pid, _ := strconv.Atoi(strings.TrimSpace(string(text))) // 0 is nobody
-	return pid
+	return pid, nil
 }
 
-// signalTree signals a process and its children; nobody at all is no error.
-func signalTree(master int, sig syscall.Signal) error {
-	if master <= 1 {
-		return nil
+// signalServer signals a server's master, by the pid in its master.pid, and the
+// children of it, and returns all their pids. No other fault of that server is under
+// way, so it must run.
+func signalServer(p *stage.Provider, name, folder string, sig syscall.Signal) ([]int, error) {
+	text, err := os.ReadFile(filepath.Join(p.Dir, folder, "master.pid"))
+	if err != nil {
+		return nil, fmt.Errorf("%s of %s does not run: %w", name, p.Label, err)
 	}
-	for _, pid := range append([]int{master}, childrenOf(master)...) {
+	master, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || master <= 1 {
+		return nil, fmt.Errorf("%s of %s: master.pid says %q", name, p.Label, text)
+	}
+	children := childrenOf(master)
+	if err := syscall.Kill(master, sig); err != nil {
+		return nil, fmt.Errorf("%s of %s had ended by itself: %w", name, p.Label, err)
+	}
+	return append(children, master), signalAll(children, sig)
+}
+
+// untilEnded waits until killed processes have ended: a loaded machine lets them live for
+// a while, and whoever starts the server again would find that it runs.
+func untilEnded(ctx context.Context, pids []int) error {
+	for slices.ContainsFunc(pids, func(pid int) bool { s := statOf(pid); return len(s) > 0 && s[0] != "Z" }) {
+		if !pause(ctx, 10*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// signalAll signals processes; one that has ended since is no error.
+func signalAll(pids []int, sig syscall.Signal) error {
+	for _, pid := range pids {
 		if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return err
 		}
@@ -295,31 +387,56 @@ func signalTree(master int, sig syscall.Signal) error {
 	return nil
 }
 
+// childrenOf are the children of a process that have not ended.
 func childrenOf(parent int) (list []int) {
 	files, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return nil
 	}
 	for _, f := range files {
-		text, err := os.ReadFile(f)
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f)))
 		if err != nil {
-			continue // it has ended
+			continue
 		}
-		fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
-		if len(fields) > 1 && fields[1] == strconv.Itoa(parent) {
+		if s := statOf(pid); len(s) > 1 && s[0] != "Z" && s[1] == strconv.Itoa(parent) {
 			list = append(list, pid)
 		}
 	}
 	return list
 }
 
-// signalPlugin signals the programs that pecd has started: Alfa has none.
-func (w *world) signalPlugin(p *stage.Provider, sig syscall.Signal) error {
-	for _, pid := range childrenOf(p.Pecd.PID()) {
-		if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+// statOf is what /proc says of a process, from its state and its parent on; nothing
+// if it has ended and was collected.
+func statOf(pid int) []string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+}
+
+// signalPlugin signals the programs that pecd has started. The fault before this may
+// have ended them, and pecd starts them again: a fault that meets nobody is none.
+func (w *world) signalPlugin(ctx context.Context, p *stage.Provider, sig syscall.Signal) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		n, err := signalChildren(p, sig)
+		if err != nil || n > 0 {
 			return err
 		}
+		if !pause(ctx, 100*time.Millisecond) {
+			return fmt.Errorf("pecd %s runs no plugin: %w", p.Label, ctx.Err())
+		}
 	}
-	return nil
+}
+
+// signalChildren signals the programs that pecd has started, and says how many.
+func signalChildren(p *stage.Provider, sig syscall.Signal) (int, error) {
+	pid, err := running(p)
+	if err != nil {
+		return 0, err
+	}
+	children := childrenOf(pid)
+	return len(children), signalAll(children, sig)
 }

@@ -109,10 +109,15 @@ func (w *world) compose(random *rand.Rand, k int, n int64) (sending, error) {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "Message-ID: %s\r\nFrom: %s\r\nTo: %s\r\nSubject: caos %d\r\nDate: Sun, 22 Nov 2026 10:45:36 +0100\r\n",
 		s.MsgID, s.From, strings.Join(s.To, ", "), n)
+	// What is not ASCII stays as it is, in whatever charset.
+	letters := []struct{ charset, text string }{{"", "qualita'"}, {"UTF-8", "qualità, perché, 100 €"}, {"ISO-8859-1", "qualit\xe0, perch\xe9"}}[random.IntN(3)]
+	if letters.charset != "" {
+		fmt.Fprintf(&b, "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=%s\r\nContent-Transfer-Encoding: 8bit\r\n", letters.charset)
+	}
 	if kind := []string{"completa", "completa", "breve", "sintetica"}[random.IntN(4)]; kind != "completa" {
 		fmt.Fprintf(&b, "X-TipoRicevuta: %s\r\n", kind)
 	}
-	fmt.Fprintf(&b, "\r\nMessaggio %d di %d, client %d.\r\n", n, w.seed, k)
+	fmt.Fprintf(&b, "\r\nMessaggio %d di %d, client %d: %s.\r\n", n, w.seed, k, letters.text)
 	for i := range lines {
 		fmt.Fprintf(&b, "%d.%d: %x\r\n", n, i, random.Uint64())
 		b.WriteString(".una riga che comincia con un punto, e poi altro testo per fare peso\r\n")

@@ -26,7 +26,7 @@ type options struct {
 	log                       io.Writer
 	dir                       string // of the run; empty: a temporary one, removed afterwards
 	// look is called with the judge's command before the servers are removed.
-	look func(judge func(lies ...string) (verdict, error)) error
+	look func(judge func(lies ...lie) (verdict, error)) error
 }
 
 // A verdict is what the judge says.
@@ -55,43 +55,74 @@ func run(ctx context.Context, o options) (v verdict, err error) {
 		}
 	}()
 	begin := time.Now()
-	g, gctx := errgroup.WithContext(ctx)
-	done := make(chan struct{})
-	g.Go(func() error { defer close(done); return w.breakThings(gctx) })
-	g.Go(func() error { return w.load(gctx, done) })
-	if err := g.Wait(); err != nil {
+	err = w.watched(ctx, func(ctx context.Context) error {
+		g, gctx := errgroup.WithContext(ctx)
+		done := make(chan struct{})
+		g.Go(func() error { defer close(done); return w.breakThings(gctx) })
+		g.Go(func() error { return w.load(gctx, done) })
+		if err := g.Wait(); err != nil {
+			return err
+		}
+		fmt.Fprintf(o.log, "chaos: faults and messages are through after %s; waiting for rest\n", time.Since(begin).Round(time.Second))
+		if err := w.rest(ctx); err != nil {
+			return err
+		}
+		return w.witnessed(ctx)
+	})
+	if err != nil {
 		return v, err
 	}
-	fmt.Fprintf(o.log, "chaos: faults and messages are through after %s; waiting for rest\n", time.Since(begin).Round(time.Second))
-	if err := w.rest(ctx); err != nil {
+	if v, err = w.verdict(ctx); err != nil {
 		return v, err
 	}
-	if err := w.witnessed(ctx); err != nil {
-		return v, err
-	}
-	judge := func(lies ...string) (verdict, error) { return w.judge(ctx, lies...) }
-	if v, err = judge(); err != nil {
-		return v, err
-	}
-	v.Violations = append(v.Violations, w.ownChecks(ctx)...)
 	w.report(v, time.Since(begin))
 	if o.look != nil {
-		err = o.look(judge)
+		err = o.look(func(lies ...lie) (verdict, error) { return w.judge(ctx, lies...) })
 	}
 	return v, err
 }
 
-// judge writes world.json and asks the judge.
-func (w *world) judge(ctx context.Context, lies ...string) (v verdict, err error) {
-	file := filepath.Join(w.dir, "world.json")
-	text, err := json.Marshal(w.described())
-	if err != nil {
+// verdict is what the judge says, and what pecd's own commands and logs do.
+func (w *world) verdict(ctx context.Context) (v verdict, err error) {
+	if v, err = w.judge(ctx); err != nil {
 		return v, err
 	}
-	if err := os.WriteFile(file, text, 0o644); err != nil {
-		return v, err
+	v.Violations = append(v.Violations, w.ownChecks(ctx)...)
+	wrong, err := w.panics()
+	v.Violations = append(v.Violations, wrong...)
+	return v, err
+}
+
+// A lie is something that a test tells the judge; oracle.py has the list.
+type lie struct {
+	What  string `json:"what"`
+	Of    string `json:"of"`
+	Field string `json:"field"`
+	Value any    `json:"value"`
+}
+
+// judge writes world.json, and lies.json if there are any, and asks the judge.
+func (w *world) judge(ctx context.Context, lies ...lie) (v verdict, err error) {
+	told := map[string]any{"world.json": w.described()}
+	if len(lies) > 0 {
+		told["lies.json"] = lies
 	}
-	cmd := exec.CommandContext(ctx, "python3", append([]string{"-B", w.oracle, file}, lies...)...)
+	args := []string{"-B", w.oracle}
+	for _, name := range []string{"world.json", "lies.json"} {
+		if told[name] == nil {
+			continue
+		}
+		text, err := json.Marshal(told[name])
+		if err != nil {
+			return v, err
+		}
+		file := filepath.Join(w.dir, name)
+		if err := os.WriteFile(file, text, 0o644); err != nil {
+			return v, err
+		}
+		args = append(args, file)
+	}
+	cmd := exec.CommandContext(ctx, "python3", args...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -116,13 +147,19 @@ func (w *world) ownChecks(ctx context.Context) (wrong []string) {
 }
 
 func (w *world) report(v verdict, d time.Duration) {
-	kinds := map[string]int{}
+	kinds, hits := map[string]int{}, map[string][]string{}
 	for _, f := range w.history {
 		kinds[f.Kind]++
+		if f.Kind == "fsync fails" || f.Kind == "write fails" {
+			hits[f.Kind] = append(hits[f.Kind], fmt.Sprint(f.Hits))
+		}
 	}
 	fmt.Fprintf(w.log, "\nseed %d: %d faults in %s\n", w.seed, len(w.history), d.Round(time.Second))
 	for _, k := range slices.Sorted(maps.Keys(kinds)) {
 		fmt.Fprintf(w.log, "  %4d %s\n", kinds[k], k)
+	}
+	for _, k := range slices.Sorted(maps.Keys(hits)) {
+		fmt.Fprintf(w.log, "calls that failed while %s: %s\n", k, strings.Join(hits[k], ", "))
 	}
 	fmt.Fprintf(w.log, "requests that met a server of others that was broken: %d for revocation lists, %d for the directory, %d for time stamps\n",
 		w.lists.requests(), w.index.requests(), w.stamps.requests())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -21,8 +22,8 @@ import (
 // A sample is what one pecd holds at a moment.
 type sample struct{ goroutines, descriptors, memory, log, files float64 }
 
-// gauges are what must not grow, and by how much it may be off: as many times the
-// first, and as much more.
+// gauges are what must not grow, and the bound of it: as many times the middle, and
+// as much more.
 var gauges = []struct {
 	name        string
 	of          func(sample) float64
@@ -36,8 +37,9 @@ var gauges = []struct {
 }
 
 // soak sends mixed messages for a time without breaking anything, and wants both
-// daemons to hold no more in the last third than in the middle one: in the first
-// everything is still being warmed up. Then the judge looks as after chaos.
+// daemons to hold in the last third what they held in the middle one, within bounds:
+// in the first everything is still being warmed up. Then the judge looks as after
+// chaos.
 func soak(ctx context.Context, o options, d time.Duration) (wrong []string, err error) {
 	if o.dir, err = os.MkdirTemp("", "pecd-soak"); err != nil {
 		return nil, err
@@ -49,16 +51,37 @@ func soak(ctx context.Context, o options, d time.Duration) (wrong []string, err 
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
 	fmt.Fprintf(o.log, "soak: %s with %d clients, seed %d\n", d, o.senders, o.seed)
-	end := time.Now().Add(d)
-	w.until = end
+	w.until = time.Now().Add(d)
 	samples := map[string][]sample{}
+	err = w.watched(ctx, func(ctx context.Context) error {
+		if err := w.sample(ctx, d, samples); err != nil {
+			return err
+		}
+		if wrong, err = compare(o.log, samples); err != nil {
+			return err
+		}
+		return w.rest(ctx)
+	})
+	if err != nil {
+		return wrong, err
+	}
+	v, err := w.verdict(ctx)
+	if err != nil {
+		return wrong, err
+	}
+	w.report(v, d)
+	return append(wrong, v.Violations...), nil
+}
+
+// sample looks at both daemons again and again while there is load.
+func (w *world) sample(ctx context.Context, d time.Duration, samples map[string][]sample) error {
 	g, gctx := errgroup.WithContext(ctx)
 	over := make(chan struct{})
 	close(over) // all messages are due at once, until the time is over
 	g.Go(func() error { return w.load(gctx, over) })
 	g.Go(func() error {
 		every := max(time.Second, d/90)
-		for time.Now().Before(end) {
+		for time.Now().Before(w.until) {
 			if !pause(gctx, every) {
 				return gctx.Err()
 			}
@@ -69,49 +92,43 @@ func soak(ctx context.Context, o options, d time.Duration) (wrong []string, err 
 				}
 				samples[p.Domain] = append(samples[p.Domain], s)
 				if len(samples[p.Domain])%10 == 0 {
-					fmt.Fprintf(o.log, "%s %s: %.0f goroutines, %.0f descriptors, %.1f MB, log %.1f MB, %.0f files\n", time.Now().Format("15:04:05"), p.Domain,
+					fmt.Fprintf(w.log, "%s %s: %.0f goroutines, %.0f descriptors, %.1f MB, log %.1f MB, %.0f files\n", time.Now().Format("15:04:05"), p.Domain,
 						s.goroutines, s.descriptors, s.memory/1e6, s.log/1e6, s.files)
 				}
 			}
 		}
 		return nil
 	})
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	for _, domain := range []string{"alfa.example", "beta.example"} {
+	return g.Wait()
+}
+
+// compare holds the last third of the samples against the middle one.
+func compare(log io.Writer, samples map[string][]sample) (wrong []string, err error) {
+	for _, domain := range slices.Sorted(maps.Keys(samples)) {
 		list := samples[domain]
+		if len(list) < 3 {
+			return wrong, fmt.Errorf("%s: %d samples are too few to compare thirds", domain, len(list))
+		}
 		middle, last := list[len(list)/3:2*len(list)/3], list[2*len(list)/3:]
 		for _, gauge := range gauges {
 			a, b := typicalOf(middle, gauge.of), typicalOf(last, gauge.of)
-			verdict := "flat"
-			if b > a*gauge.times+gauge.more {
+			bound, verdict := a*gauge.times+gauge.more, "within bounds"
+			if b > bound {
 				verdict = "GROWS"
-				wrong = append(wrong, fmt.Sprintf("%s: %s from %.0f to %.0f", domain, gauge.name, a, b))
+				wrong = append(wrong, fmt.Sprintf("%s: %s from %.0f to %.0f, over %.0f", domain, gauge.name, a, b, bound))
 			}
-			fmt.Fprintf(o.log, "%s: %-22s %12.0f in the middle third, %12.0f in the last: %s\n", domain, gauge.name, a, b, verdict)
+			fmt.Fprintf(log, "%s: %-22s %12.0f in the middle third, %12.0f in the last, of at most %12.0f (%g times, and %.0f): %s\n",
+				domain, gauge.name, a, b, bound, gauge.times, gauge.more, verdict)
 		}
 	}
-	if err := w.rest(ctx); err != nil {
-		return wrong, err
-	}
-	v, err := w.judge(ctx)
-	if err != nil {
-		return wrong, err
-	}
-	v.Violations = append(v.Violations, w.ownChecks(ctx)...)
-	w.report(v, d)
-	return append(wrong, v.Violations...), nil
+	return wrong, nil
 }
 
-// typicalOf is the median.
+// typicalOf is the median of samples, of which there is one.
 func typicalOf(list []sample, of func(sample) float64) float64 {
 	v := make([]float64, len(list))
 	for i, s := range list {
 		v[i] = of(s)
-	}
-	if len(v) == 0 {
-		return 0
 	}
 	slices.Sort(v)
 	return v[len(v)/2]
@@ -129,11 +146,12 @@ func take(ctx context.Context, p *stage.Provider) (s sample, err error) {
 		}
 	}
 	store := p.Pecd.Config.Store.Path
-	if st, err := os.Stat(filepath.Join(store, "pecd.db-wal")); err == nil {
-		s.log = float64(st.Size())
+	st, err := os.Stat(filepath.Join(store, "pecd.db-wal"))
+	if err != nil {
+		return s, err
 	}
-	files, err := filepath.Glob(filepath.Join(store, "bodies", "*"))
-	s.files = float64(len(files))
+	files, err := os.ReadDir(filepath.Join(store, "bodies"))
+	s.log, s.files = float64(st.Size()), float64(len(files))
 	return s, err
 }
 
@@ -152,7 +170,7 @@ func figures(ctx context.Context, p *stage.Provider) ([]byte, error) {
 	return io.ReadAll(res.Body)
 }
 
-// figure is what page says under a name, whatever its labels; 0 if nothing.
+// figure is what page says under a name, whatever its labels.
 func figure(page []byte, name string) (float64, error) {
 	for line := range strings.Lines(string(page)) {
 		// Labels may hold spaces; the value is behind the last.
@@ -161,5 +179,5 @@ func figure(page []byte, name string) (float64, error) {
 			return strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
 		}
 	}
-	return 0, nil
+	return 0, fmt.Errorf("no figure %s", name)
 }

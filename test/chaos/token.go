@@ -38,5 +38,5 @@ func (w *world) troublesOfToken(p *stage.Provider, add func(trouble)) {
 	away := p.Tokens() + ".away"
 	add(trouble{"token away", "token " + p.Label, 7, 4 * time.Second,
 		func(context.Context, *rand.Rand) error { return os.Rename(p.Tokens(), away) },
-		func(context.Context) error { return os.Rename(away, p.Tokens()) }})
+		func(context.Context) error { return os.Rename(away, p.Tokens()) }, nil})
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -118,7 +119,7 @@ func newWorld(ctx context.Context, o options) (w *world, err error) {
 			return w, fmt.Errorf("a file system for %s: %w", store, err)
 		}
 		w.disks = append(w.disks, store)
-		p.Pecd.Env = append(p.Pecd.Env, "LD_PRELOAD="+shim, "CHAOS_STORE="+store, "CHAOS_CONTROL="+w.control(p, "io"),
+		p.Pecd.Env = append(p.Pecd.Env, "LD_PRELOAD="+shim, "CHAOS_STORE="+store, "CHAOS_CONTROL="+w.control(p, "io"), "CHAOS_HITS="+w.control(p, "hits"),
 			"PECD_CLOCK="+w.control(p, "clock"), "PECD_PLUGIN_BACKOFF=1s")
 	}
 	return w, w.stage.Start(ctx)
@@ -189,21 +190,32 @@ func (w *world) described() any {
 		}
 	}
 	var registers []string
+	providers := map[string]any{}
 	for _, p := range w.stage.Providers() {
+		providers[p.Domain] = map[string]string{"label": p.Label, "name": p.Name, "service": p.Service[0].Address, "system": p.Service[1].Address}
 		registers = append(registers, filepath.Join(p.Pecd.Config.Store.Path, "pecd.db"))
 	}
 	return map[string]any{"sendings": w.sendings, "faults": w.history, "boxes": boxes, "registers": registers,
-		"certified": users, "nobody": nobody, "ca": w.stage.CA}
+		"providers": providers, "certified": users, "nobody": nobody, "ca": w.stage.CA}
 }
 
-// rest waits until nothing is under way any more.
+// rest waits until nothing is under way any more. A look takes its time, and a
+// message can pass by it: from a store that was not yet looked at into a queue that
+// was. So two looks in a row must see nothing, and no entry in between: whatever
+// passes into a mailbox of a provider, or out of its pecd, is registered.
 func (w *world) rest(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, w.settle)
 	defer cancel()
+	quiet := int64(-1) // entries at the last look, if that saw nothing
 	for {
-		busy, err := w.busy(ctx)
-		if err == nil && busy == "" {
+		busy, entries, err := w.busy(ctx)
+		switch {
+		case err != nil || busy != "":
+			quiet = -1
+		case quiet == entries:
 			return nil
+		default:
+			busy, quiet = "entries are still being made", entries
 		}
 		if !pause(ctx, time.Second) {
 			return fmt.Errorf("no rest: %s: %w", busy, errors.Join(err, ctx.Err()))
@@ -214,32 +226,82 @@ func (w *world) rest(ctx context.Context) error {
 	}
 }
 
-// busy says what is still under way; empty: nothing.
-func (w *world) busy(ctx context.Context) (string, error) {
+// busy says what is still under way (empty: nothing), and how many entries both
+// registers have.
+func (w *world) busy(ctx context.Context) (what string, entries int64, err error) {
 	for _, m := range []*stage.MailServer{&w.stage.Alfa.MailServer, &w.stage.Beta.MailServer, &w.stage.Ordinary.MailServer} {
 		queue, err := m.Queue(ctx)
 		if err != nil {
-			return "a queue", err
+			return "a queue", 0, err
 		}
 		if len(queue) > 0 {
-			return fmt.Sprintf("Postfix of %s has %d messages, one of them %s", m.Domain, len(queue), queue[0]), nil
+			return fmt.Sprintf("Postfix of %s has %d messages, one of them %s", m.Domain, len(queue), queue[0]), 0, nil
 		}
 	}
 	for _, p := range w.stage.Providers() {
 		db, err := openRegister(p)
 		if err != nil {
-			return "a register", err
+			return "a register", 0, err
 		}
 		var outbox, open int
-		err = db.QueryRowContext(ctx, "SELECT (SELECT count(*) FROM outbox), (SELECT count(*) FROM awaited WHERE outcome IS NULL)").Scan(&outbox, &open)
+		var made int64
+		err = db.QueryRowContext(ctx, "SELECT (SELECT count(*) FROM outbox), (SELECT count(*) FROM awaited WHERE outcome IS NULL), (SELECT count(*) FROM entry)").
+			Scan(&outbox, &open, &made)
 		if err = errors.Join(err, db.Close()); err != nil {
-			return "a register", err
+			return "a register", 0, err
 		}
+		entries += made
 		if outbox+open > 0 {
-			return fmt.Sprintf("pecd of %s has %d messages to send and waits for %d answers", p.Domain, outbox, open), nil
+			return fmt.Sprintf("pecd of %s has %d messages to send and waits for %d answers", p.Domain, outbox, open), 0, nil
 		}
 	}
-	return "", nil
+	return "", entries, nil
+}
+
+// watched does f, and fails as soon as a pecd has ended by itself: the next fault
+// would only start it again.
+func (w *world) watched(ctx context.Context, f func(ctx context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	watcher := make(chan struct{})
+	go func() {
+		defer close(watcher)
+		for pause(ctx, 100*time.Millisecond) {
+			if w.ended() != nil {
+				cancel()
+			}
+		}
+	}()
+	err := f(ctx)
+	cancel()
+	<-watcher
+	return errors.Join(w.ended(), err)
+}
+
+// ended says which pecd has ended by itself, and how.
+func (w *world) ended() error {
+	for _, p := range w.stage.Providers() {
+		if err := p.Pecd.Ended(); err != nil {
+			return fmt.Errorf("pecd %s: %w", p.Label, err)
+		}
+	}
+	return nil
+}
+
+// panics are the lines in which a pecd or a plugin says that it panicked: what
+// recovered puts a message off like any doubt, and is seen nowhere else.
+func (w *world) panics() (wrong []string, err error) {
+	for _, p := range w.stage.Providers() {
+		log, err := os.ReadFile(p.Pecd.Log)
+		if err != nil {
+			return wrong, err
+		}
+		for line := range strings.Lines(string(log)) {
+			if strings.Contains(line, "panic") || strings.HasPrefix(line, "fatal error: ") {
+				wrong = append(wrong, fmt.Sprintf("%s: the log says: %s", p.Domain, strings.TrimSpace(line)))
+			}
+		}
+	}
+	return wrong, nil
 }
 
 // openRegister opens a provider's database for reading, beside its pecd.

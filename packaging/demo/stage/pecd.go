@@ -2,6 +2,7 @@ package stage
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -170,6 +171,9 @@ func (p *Provider) writePecd() error {
 // ErrNotReady says that pecd ended, or did not say that it was ready in time.
 var ErrNotReady = errors.New("pecd did not become ready")
 
+// ErrEnded says that pecd ended when nobody had asked it to.
+var ErrEnded = errors.New("pecd ended by itself")
+
 // Pecd is the daemon of one provider. Bin, Args, Env, Config and Sockets may be changed
 // while it does not run; after a change of Config call WriteConfig. The methods
 // may be called concurrently.
@@ -183,10 +187,14 @@ type Pecd struct {
 	Config     PecdConfig
 	Sockets    []*os.File // passed to it as systemd passes sockets; nil: none
 
-	mu   sync.Mutex
-	done chan struct{} // closed when the process that we started has ended; nil if we started none
-	pid  int           // of that process
-	err  error         // how it ended; read after done
+	mu    sync.Mutex
+	done  chan struct{} // closed when the process that we started has ended; nil if we started none
+	pid   int           // of that process
+	err   error         // how it ended; read after done
+	over  bool          // it has ended
+	ready bool          // Start has seen it ready
+	asked bool          // Stop or Kill has told it to end
+	ended error         // how the first ended that was ready and was not told to
 }
 
 // WriteConfig writes Config to ConfigFile; pecd reads it at its next start or
@@ -245,6 +253,10 @@ func (p *Pecd) Start(ctx context.Context) error {
 	if err != nil || over {
 		return errors.Join(fmt.Errorf("%w: %s%s", ErrNotReady, strings.Join(p.argv(), " "), tail(p.Log, 10)), err, p.Kill())
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ready = true
+	p.judgeEnd() // it may have ended since it was ready
 	return nil
 }
 
@@ -270,10 +282,12 @@ func (p *Pecd) spawn(log *os.File) (ended <-chan struct{}, err error) {
 	}
 	done := make(chan struct{})
 	p.done, p.pid = done, cmd.Process.Pid
+	p.over, p.ready, p.asked = false, false, false
 	go func() {
 		err := cmd.Wait()
 		p.mu.Lock()
-		p.err = err
+		p.err, p.over = err, true
+		p.judgeEnd()
 		p.mu.Unlock()
 		close(done)
 	}()
@@ -318,6 +332,7 @@ func (p *Pecd) Signal(sig syscall.Signal) error {
 // Stop sends SIGTERM and waits for the end. A pecd that does not end within 30 s
 // is killed, which is an error.
 func (p *Pecd) Stop(ctx context.Context) error {
+	p.expectEnd()
 	return terminate(ctx, "pecd with "+p.ConfigFile, p.PID)
 }
 
@@ -327,6 +342,7 @@ func (p *Pecd) Kill() error {
 	if pid == 0 {
 		return nil
 	}
+	p.expectEnd()
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return err
 	}
@@ -352,6 +368,28 @@ func (p *Pecd) Wait(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.err
+}
+
+// judgeEnd remembers an end that nobody asked for; the caller holds mu. Of one before
+// it was ready Start tells.
+func (p *Pecd) judgeEnd() {
+	if p.over && p.ready && !p.asked && p.ended == nil {
+		p.ended = fmt.Errorf("%w: %w%s", ErrEnded, cmp.Or(p.err, errors.New("exit status 0")), tail(p.Log, 40))
+	}
+}
+
+func (p *Pecd) expectEnd() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked = true
+}
+
+// Ended says whether a pecd that Start had started ended without Stop or Kill, and
+// how: ErrEnded with the end of its log. A later Start takes nothing back.
+func (p *Pecd) Ended() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ended
 }
 
 func (s *Stage) startPecd(ctx context.Context, p *Provider) error {

@@ -230,6 +230,40 @@ func TestPecdThatEndsIsNotReady(t *testing.T) {
 	if err := p.Wait(ctx); !errors.As(err, &exit) || exit.ExitCode() != 78 {
 		t.Errorf("wait: %v", err)
 	}
+	if err := p.Ended(); err != nil {
+		t.Errorf("ended by itself: %v; it was never ready", err)
+	}
+}
+
+// An end that nobody asked for is not forgotten at the next start.
+func TestPecdThatEndsByItself(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	p := script(t, ready+`read -r line <"$PIPE"; echo out of luck >&2; exit 3`)
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.Env = []string{"PIPE=" + pipe}
+	if err := errors.Join(p.Start(ctx), p.Kill(), p.Start(ctx), p.Stop(ctx), p.Start(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Ended(); err != nil {
+		t.Errorf("killed and stopped: %v", err)
+	}
+	if err := os.WriteFile(pipe, []byte("end\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var exit *exec.ExitError
+	if err := p.Wait(ctx); !errors.As(err, &exit) || exit.ExitCode() != 3 {
+		t.Fatalf("wait: %v", err)
+	}
+	if err := errors.Join(p.Kill(), p.Start(ctx), p.Kill()); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Ended(); !errors.Is(err, ErrEnded) || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "out of luck") {
+		t.Errorf("ended by itself: %v", err)
+	}
 }
 
 func TestPecdThatSaysNothingTimesOut(t *testing.T) {

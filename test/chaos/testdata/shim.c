@@ -1,6 +1,7 @@
 /* Makes syncs and writes of files under CHAOS_STORE fail while the file
- * CHAOS_CONTROL says so: "fsync" (EIO), "write" (ENOSPC). Loaded by LD_PRELOAD it
- * lies below SQLite, whose calls go through the C library. */
+ * CHAOS_CONTROL says so: "fsync" (EIO), "write" (ENOSPC), and writes a line to
+ * CHAOS_HITS for each. Loaded by LD_PRELOAD it lies below SQLite, whose calls go
+ * through the C library. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -10,6 +11,24 @@
 #include <string.h>
 #include <sys/types.h>
 #include <unistd.h>
+
+/* A line is one write to a file that was opened to append: no two get mixed up. */
+static void hit(const char *what)
+{
+	const char *hits = getenv("CHAOS_HITS");
+	char line[16];
+	int f, n, saved = errno;
+
+	if (!hits || (f = open(hits, O_WRONLY | O_APPEND | O_CREAT, 0644)) < 0) {
+		errno = saved;
+		return;
+	}
+	n = snprintf(line, sizeof line, "%s\n", what);
+	if (write(f, line, n) != n)
+		abort(); /* a count that is wrong is worse than none */
+	close(f);
+	errno = saved;
+}
 
 static int armed(int fd, const char *what)
 {
@@ -33,7 +52,10 @@ static int armed(int fd, const char *what)
 	if (n < 0)
 		return 0;
 	path[n] = 0;
-	return strncmp(path, store, strlen(store)) == 0;
+	if (strncmp(path, store, strlen(store)) != 0)
+		return 0;
+	hit(what);
+	return 1;
 }
 
 int fsync(int fd)
