@@ -420,7 +420,6 @@ func TestNo8BitMIME(t *testing.T) {
 	f.empty()
 }
 
-<<<<<<< HEAD
 // TestNotInSMTP: a message to an address that would end the brackets waits, and the log
 // does not tell the address.
 func TestNotInSMTP(t *testing.T) {
@@ -438,7 +437,9 @@ func TestNotInSMTP(t *testing.T) {
 	f.halt()
 	if log := f.log.String(); !strings.Contains(log, "address 2 of 2 cannot be written") || strings.Contains(log, "bru") {
 		t.Errorf("the log: %s", log)
-=======
+	}
+}
+
 // A parting connection is closed at its second EHLO.
 type parting struct {
 	net.Conn
@@ -476,7 +477,6 @@ func TestClosedAfterRefusal(t *testing.T) {
 	f.halt()
 	if f.log.has("8BITMIME") {
 		t.Errorf("the listener offers it:\n%s", f.log)
->>>>>>> fix-transport
 	}
 }
 
