@@ -126,8 +126,12 @@ func (c *Config) checkPlugins(p *Problems) {
 
 // private reports what of pecd's own a plugin would reach that has path.
 func (c *Config) private(path string) (what string, ok bool) {
+	file, err := filepath.Abs(c.file)
+	if err != nil {
+		file = c.file // the working directory is gone
+	}
 	for _, p := range []struct{ what, path string }{
-		{"the store", c.Store.Path}, {"the configuration", filepath.Dir(c.file)},
+		{"the store", c.Store.Path}, {"the configuration", filepath.Dir(file)},
 		{"the signing key", c.Signer.Key.Key}, {"the signing key", c.Signer.PKCS12}, {"the key's password", c.Signer.PasswordFile},
 		{"the module's PIN", c.Signer.PINFile},
 		{"the next signing key", c.Signer.Next.Key.Key}, {"the next signing key", c.Signer.Next.PKCS12},
