@@ -58,9 +58,10 @@ var layers = map[string][]string{
 		"pecd/points/access", "pecd/points/reception", "pecd/points/delivery", "pecd/signer"},
 	"pecd":                                    {},
 	"pecd/plugins/scaffold":                   {"pecd", "pecd/plugins/protocol"},
-	"pecd/plugins/clamav":                     plugin,
+	"pecd/plugins/spool":                      {"pecd/pec/message"},
+	"pecd/plugins/clamav":                     append([]string{"pecd/plugins/spool"}, plugin...),
 	"pecd/plugins/limits":                     plugin,
-	"pecd/plugins/attachments":                plugin,
+	"pecd/plugins/attachments":                append([]string{"pecd/plugins/spool"}, plugin...),
 	"pecd/cmd/pecd/config":                    {},
 	"pecd/cmd/pecd/report":                    {"pecd/cmd/pecd/availability", "pecd/logstore", "pecd/pec"},
 	"pecd/cmd/pecd/availability":              {}, // a file and spans of time, for the daemon and its report

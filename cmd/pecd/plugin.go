@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -56,12 +58,8 @@ func showPlugins(to io.Writer, list []host.Status) error {
 		if s.Pinned {
 			sum = s.SHA256[:min(12, len(s.SHA256))]
 		}
-		confined := "yes"
-		if !s.Confined {
-			confined = "no"
-		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", s.Plugin, s.Description.Kind, s.Description.Version, s.State,
-			s.Since.Local().Format(time.DateTime), s.Calls, s.Failures, s.Restarts, s.Mean.Round(time.Microsecond), s.P99.Round(time.Microsecond), sum, confined)
+			s.Since.Local().Format(time.DateTime), s.Calls, s.Failures, s.Restarts, s.Mean.Round(time.Microsecond), s.P99.Round(time.Microsecond), sum, s.Confinement())
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -101,6 +99,9 @@ func checkPlugins(ctx context.Context, cfg *config.Config) (err error) {
 		return err
 	}
 	opts.Log, opts.Now = slog.New(slog.DiscardHandler), time.Now
+	if opts.Owner, err = ownerOf(cfg.Store.Path, dir, opts.Dir); err != nil {
+		return err
+	}
 	for i, spec := range specs(cfg) {
 		_, problems, verr := host.Validate(ctx, spec, opts)
 		if verr != nil {
@@ -111,6 +112,29 @@ func checkPlugins(ctx context.Context, cfg *config.Config) (err error) {
 		}
 	}
 	return err
+}
+
+// ownerOf is whose process root lets plugins be, the user of the store, who becomes
+// the owner of dirs too: they are programs of others, and the daemon runs them as
+// that user. It is nil for whoever is not root, and where there is no store yet.
+func ownerOf(store string, dirs ...string) (*syscall.Credential, error) {
+	fi, err := os.Stat(store)
+	if os.Geteuid() != 0 || errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok || st.Uid == 0 {
+		return nil, nil
+	}
+	for _, dir := range dirs {
+		if err := os.Chown(dir, int(st.Uid), int(st.Gid)); err != nil {
+			return nil, err
+		}
+	}
+	return &syscall.Credential{Uid: st.Uid, Gid: st.Gid}, nil
 }
 
 // pluginFix says what to do about a plugin that does not start.

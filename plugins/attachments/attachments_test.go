@@ -15,6 +15,7 @@ import (
 	"pecd/plugins/protocol"
 	"pecd/plugins/sdk"
 	"pecd/plugins/sdk/sdktest"
+	"pecd/plugins/spool"
 	"pecd/points"
 )
 
@@ -228,6 +229,40 @@ func TestChoices(t *testing.T) {
 	}
 }
 
+// A message with more header fields than are read is one that cannot be read whole,
+// as an attachment too: put off, it would come for ever.
+func TestManyFields(t *testing.T) {
+	many := strings.Repeat("X: y\r\n", 10_001) + "\r\n"
+	for name, content := range map[string]string{
+		"itself":   many,
+		"attached": head + multi("Content-Type: message/rfc822\r\n\r\n"+many),
+		"encoded":  head + multi(part("Content-Type: message/rfc822", []byte(many))),
+	} {
+		for table, want := range map[string]points.Says{`{}`: points.Refused, `{"unreadable":"allow"}`: points.Clean} {
+			f, err := opened(t, table).Check(t.Context(), sdk.NewMessage(points.Submission, []byte(content)))
+			if err != nil || f.Says != want {
+				t.Errorf("%s: %s: %v %v, want %v", name, table, f, err, want)
+			}
+		}
+	}
+}
+
+// What was unpacked counts though the file turns out broken or too large: else a
+// message could have work done without end.
+func TestUnpackedOfBroken(t *testing.T) {
+	const size = 100_000
+	broken := stored(t, "b.zip", make([]byte, size))
+	broken[len(broken)/2] = 1 // the checksum tells, at the end
+	for name, limit := range map[string]int64{"broken": size, "too large": size - 1} {
+		settings := defaults()
+		settings.Unreadable = allow
+		w := walk{filter: &filter{settings: settings, unpack: limit}, ctx: t.Context()}
+		if err := w.zip(message.Bytes(broken), "a.zip", 1); err != nil || w.unpacked != size {
+			t.Errorf("%s: %d octets count, %v", name, w.unpacked, err)
+		}
+	}
+}
+
 func TestSettings(t *testing.T) {
 	sdktest.Settings(t, plugin, true, map[string]string{
 		`{}`:                      "",
@@ -251,8 +286,8 @@ func TestKeysSayTheDefaults(t *testing.T) {
 // What is no fault of the message is doubt, and no refusal.
 func TestDoubt(t *testing.T) {
 	t.Setenv(protocol.EnvState, "/nowhere")
-	content := []byte(head + multi(named("a.zip", stored(t, "a", make([]byte, 2*inMemory)))))
-	if f, err := opened(t, `{}`).Check(t.Context(), sdk.NewMessage(points.Submission, content)); !errors.Is(err, errSpool) {
+	content := []byte(head + multi(named("a.zip", stored(t, "a", make([]byte, 2<<20)))))
+	if f, err := opened(t, `{}`).Check(t.Context(), sdk.NewMessage(points.Submission, content)); !errors.Is(err, spool.ErrRoom) {
 		t.Errorf("no directory: %v %v", f, err)
 	}
 	dir := t.TempDir()

@@ -9,6 +9,7 @@ import (
 
 	"pecd/pec/message"
 	"pecd/plugins/sdk"
+	"pecd/plugins/spool"
 	"pecd/points"
 )
 
@@ -17,9 +18,6 @@ const (
 	maxParts  = 1000 // in all messages in it together
 	maxNested = 10   // messages in messages
 )
-
-// errUnreadable says that something cannot be read, or is over a limit.
-var errUnreadable = errors.New("unreadable")
 
 // A refusal is what ends a walk: something that is not allowed. It is an error
 // so that it comes up from any depth.
@@ -132,14 +130,17 @@ func (w *walk) attached(p *message.Part, depth int) error {
 	if err == nil {
 		return w.message(m.Source, m.Range(), depth)
 	}
+	if errors.Is(err, message.ErrLimit) {
+		return w.unreadable("message")
+	}
 	if !errors.Is(err, message.ErrMalformed) {
 		return err
 	}
-	s, err := newSpool(w.temp, p.Decoded(), p.Body.Len)
+	s, err := spool.New(w.temp, p.Decoded(), p.Body.Len)
 	if err != nil {
 		return err
 	}
-	defer s.close()
+	defer s.Close()
 	return w.message(s, message.Range{Len: s.Size()}, depth)
 }
 
@@ -153,11 +154,11 @@ func (w *walk) archive(p *message.Part, name string) error {
 	if !isZip(plain(name), p.MediaType, first[:n]) {
 		return nil
 	}
-	s, err := newSpool(w.temp, p.Decoded(), p.Body.Len)
+	s, err := spool.New(w.temp, p.Decoded(), p.Body.Len)
 	if err != nil {
 		return err
 	}
-	defer s.close()
+	defer s.Close()
 	return w.zip(s, name, 1)
 }
 

@@ -3,11 +3,11 @@ package main
 import (
 	"archive/zip"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 
 	"pecd/pec/message"
+	"pecd/plugins/spool"
 )
 
 // Limits of the archives of one message.
@@ -65,17 +65,33 @@ func (w *walk) unpack(f *zip.File, depth int) error {
 		return w.unreadable(f.Name)
 	}
 	defer rc.Close()
-	s, err := newSpool(w.temp, rc, w.filter.unpack-w.unpacked)
+	read := &counter{Reader: rc}
+	s, err := spool.New(w.temp, read, w.filter.unpack-w.unpacked)
+	w.unpacked += read.n // of a broken one too: it was work as well
 	switch {
-	case errors.Is(err, errSpool):
+	case errors.Is(err, spool.ErrRoom):
 		return err
 	case err != nil: // a broken file, or one that is too large
 		return w.unreadable(f.Name)
 	}
-	defer s.close()
-	w.unpacked += s.Size()
+	defer s.Close()
 	return w.zip(s, f.Name, depth)
 }
+
+// A counter counts the octets that are read.
+type counter struct {
+	io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// errDirectory says that the directory of an archive is too large.
+var errDirectory = errors.New("its directory is too large")
 
 // A budget is a source of which only so much is read: the reader of the library
 // takes as many entries as there are, and keeps them all. It is for one goroutine.
@@ -90,7 +106,7 @@ func (b *budget) ReadAt(p []byte, off int64) (int, error) {
 	if b.left >= 0 {
 		if b.left -= len(p); b.left < 0 {
 			b.left = 0
-			return 0, fmt.Errorf("%w: its directory is too large", errUnreadable)
+			return 0, errDirectory
 		}
 	}
 	n, err := b.ReaderAt.ReadAt(p, off)

@@ -100,6 +100,16 @@ func encoded() string {
 		base64.StdEncoding.EncodeToString([]byte(infected())) + "\r\n"
 }
 
+// as has an infected message that is nested too deep for clamd in a part whose
+// header has the given lines.
+func as(encode func(string) string, lines ...string) string {
+	return head + multi("mixed", "as", text, strings.Join(lines, "\r\n")+"\r\n\r\n"+encode(deep()))
+}
+
+func inBase64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) + "\r\n" }
+
+func asIs(s string) string { return s }
+
 // uuencoded has it in the old way, which only clamd undoes, and no field by which
 // clamd knows mail.
 func uuencoded() string {
@@ -141,6 +151,14 @@ func TestFinds(t *testing.T) {
 			"signed envelope":           {signed(envelope(infected())), true},
 			"envelope in an anomaly":    {signed(envelope(signed(envelope(infected())))), true},
 			"message encoded in base64": {encoded(), true},
+			"deep in one in base64":     {as(inBase64, "Content-Type: message/rfc822", "Content-Transfer-Encoding: base64"), true},
+			"deep, wrong encoding":      {as(asIs, "Content-Type: message/rfc822", "Content-Transfer-Encoding: 7-bit"), true},
+			"deep, with UTF-8":          {as(asIs, "Content-Type: message/global", "Content-Transfer-Encoding: 8bit"), true},
+			"deep in two in base64": {as(func(string) string {
+				return inBase64(as(inBase64, "Content-Type: message/rfc822", "Content-Transfer-Encoding: base64"))
+			}, "Content-Type: message/global", "Content-Transfer-Encoding: base64"), true},
+			"a report":             {head + multi("report", "rep", text, "Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; alfa.example\r\n\r\nStatus: 5.0.0\r\n"), false},
+			"no message in base64": {head + multi("mixed", "no", "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\nAP8NCg0K\r\n"), false},
 		} {
 			f, err := look(t, c, []byte(m.content))
 			want := sdk.Clean()

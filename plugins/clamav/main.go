@@ -36,6 +36,6 @@ func open(_ context.Context, c sdk.Config) (sdk.Service, error) {
 	if err := errors.Join(c.Decode(&s), s.check(c)); err != nil {
 		return nil, err
 	}
-	k := newScanner(s, c.Log())
+	k := newScanner(s, c.State(), c.Log())
 	return sdk.Check(k.check, s.Stages...).WithEngine(k.engine), nil
 }

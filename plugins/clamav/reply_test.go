@@ -164,7 +164,7 @@ func FuzzPieces(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		count := 0
-		for r, err := range pieces(message.Bytes(b)) {
+		for r, err := range pieces(message.Bytes(b), t.TempDir()) {
 			if err != nil {
 				if !errors.Is(err, errComplex) {
 					t.Errorf("an error of bytes in memory: %v", err)

@@ -15,11 +15,12 @@ import (
 type scanner struct {
 	settings settings
 	log      *slog.Logger
+	temp     string        // directory for decoded messages while they are looked at; that of the system if empty
 	slots    chan struct{} // one for each connection that is in use
 }
 
-func newScanner(s settings, log *slog.Logger) *scanner {
-	return &scanner{settings: s, log: log, slots: make(chan struct{}, s.Connections)}
+func newScanner(s settings, temp string, log *slog.Logger) *scanner {
+	return &scanner{settings: s, log: log, temp: temp, slots: make(chan struct{}, s.Connections)}
 }
 
 // check has clamd look at m; RFC 6109, 2.2.1 and 2.2.2. Its errors are doubt.
@@ -62,7 +63,7 @@ func (k *scanner) scan(ctx context.Context, m *sdk.Message) (worst string, err e
 		return "", err
 	}
 	defer s.close()
-	for piece, err := range pieces(src) {
+	for piece, err := range pieces(src, k.temp) {
 		if err != nil {
 			// A guess is less than not to know; a virus was returned already.
 			return "", err

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 
 	"pecd/pec/message"
+	"pecd/plugins/spool"
 )
 
 // mark goes before each message. clamd takes a stream for mail, and undoes its
@@ -24,10 +26,11 @@ var errComplex = errors.New("too many parts, or nested too deep")
 
 // pieces are the streams that clamd gets of the message in src: the whole, and
 // each part with its transfer encoding undone, those of messages in it too. Each
-// reader is read before the next is asked for. An error is the last.
-func pieces(src message.Source) iter.Seq2[io.Reader, error] {
+// reader is read before the next is asked for. An error is the last. Messages that
+// are encoded lie in temp while they are walked.
+func pieces(src message.Source, temp string) iter.Seq2[io.Reader, error] {
 	return func(yield func(io.Reader, error) bool) {
-		w := walk{yield: yield}
+		w := walk{yield: yield, temp: temp}
 		err := w.give(mail(io.NewSectionReader(src, 0, src.Size())))
 		if err == nil {
 			err = w.message(src, message.Range{Len: src.Size()}, 0)
@@ -47,6 +50,7 @@ var errDone = errors.New("done")
 // A walk goes through one message.
 type walk struct {
 	yield func(io.Reader, error) bool
+	temp  string
 	count int
 }
 
@@ -99,7 +103,32 @@ func (w *walk) part(p *message.Part, depth int) error {
 		return err
 	}
 	// A message that is encoded, which no rule allows, or of another kind.
-	return w.give(mail(p.Decoded()))
+	if err := w.give(mail(p.Decoded())); err != nil {
+		return err
+	}
+	return w.encoded(p, depth+1)
+}
+
+// messages are the types whose content mail programs show as a message; the rest
+// of message/* are reports and references.
+var messages = []string{"message/rfc822", "message/global", "message/news"}
+
+// encoded gives the parts of the message in p, which is no piece of the source as
+// it stands. clamd got it already, and would not look deep into it.
+func (w *walk) encoded(p *message.Part, depth int) error {
+	if !slices.Contains(messages, p.MediaType) {
+		return nil
+	}
+	s, err := spool.New(w.temp, p.Decoded(), p.Body.Len)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	err = w.message(s, message.Range{Len: s.Size()}, depth)
+	if errors.Is(err, message.ErrMalformed) {
+		return nil // no message at all: it has no parts
+	}
+	return err
 }
 
 func mail(r io.Reader) io.Reader { return io.MultiReader(strings.NewReader(mark), r) }

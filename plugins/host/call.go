@@ -31,8 +31,8 @@ type Question struct {
 	Sender     pec.Address    // SMTP reverse path
 	Recipients []pec.Recipient
 	// Source holds the message, which is Range of it. If it has a method
-	// Path() (path string, ok bool) that names the file it lies in, the message
-	// is not copied.
+	// Path() (path string, ok bool) that names the file it lies in, the kernel
+	// copies it for plugins.
 	Source message.Source
 	Range  message.Range
 	Facts  message.Facts // of the message
@@ -67,7 +67,7 @@ func (p *supervised) call(ctx context.Context, f func(context.Context, *session)
 		return p.note(s, outcome, took, nil)
 	}
 	outcome, err = judge(ctx, within, err)
-	return p.note(s, outcome, took, fmt.Errorf("plugin %s: %w", p.spec.Name, err))
+	return p.note(s, outcome, took, fmt.Errorf("plugin %s: %w", p.spec.Name, curtail(err)))
 }
 
 // enterCall counts a call under way, unless the host is closing.
@@ -124,9 +124,9 @@ func (p *supervised) note(s *session, outcome string, took time.Duration, err er
 	}
 	switch {
 	case err == nil:
-		p.strikes = 0
+		p.strikes, p.misses = 0, 0
 	case s != nil && (outcome == "timeout" || status.Code(err) == codes.Unavailable):
-		p.strike(s)
+		p.strike(s, &p.strikes)
 	}
 	if err != nil && outcome != "cancelled" {
 		p.count.failures++
@@ -173,7 +173,7 @@ func (p *supervised) tell(q Question, f points.Finding, detail string) {
 		return
 	}
 	p.host.opts.Log.Info("a check found something", "plugin", p.spec.Name, "says", f.Says.String(), "reason", f.Reason.English, "virus", f.Virus,
-		"detail", detail[:min(len(detail), protocol.MaxDetail)], "id", string(q.Identifier), "qid", q.QueueID, "sender", string(q.Sender))
+		"detail", detail[:min(len(detail), protocol.MaxDetail)], "id", string(q.Identifier), "qid", q.QueueID)
 }
 
 type accessPoint struct{ plugin *supervised }
@@ -182,7 +182,6 @@ type accessPoint struct{ plugin *supervised }
 func (a accessPoint) Decide(ctx context.Context, s access.Submission) (d access.Decision, err error) {
 	h := a.plugin.host
 	c := h.newContent(s.Message.Source, s.Message.Range(), s.Facts)
-	defer c.close()
 	err = a.plugin.call(ctx, func(ctx context.Context, t *session) (string, error) {
 		m, release, err := c.reach(a.plugin)
 		if err != nil {
@@ -207,7 +206,6 @@ type receptionPoint struct{ plugin *supervised }
 // Decide implements reception.Point.
 func (p receptionPoint) Decide(ctx context.Context, a reception.Arrival) (d reception.Decision, err error) {
 	c := p.plugin.host.newContent(a.Message.Source, a.Message.Range(), message.Facts{Size: a.Message.Range().Len})
-	defer c.close()
 	err = p.plugin.call(ctx, func(ctx context.Context, t *session) (string, error) {
 		m, release, err := c.reach(p.plugin)
 		if err != nil {

@@ -9,6 +9,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"pecd/pec/message"
+	"pecd/points"
 )
 
 // result is what the plugin's attempt came to; it tells in its log.
@@ -57,6 +60,12 @@ func TestConfined(t *testing.T) {
 		{"write", "state", "<nil>"},
 		{"append", "messages", "permission denied"},
 		{"signal", "", "operation not permitted"},
+		// What Landlock does not restrict, on this kernel or on all.
+		{"chmod", secret, "operation not permitted"},
+		{"chmod", "state", "operation not permitted"},
+		{"truncate", secret, "operation not permitted"},
+		{"setxattr", secret, "operation not permitted"},
+		{"rlimit", "", "operation not permitted"},
 	} {
 		if got := result(t, c.mode, c.path); !strings.HasSuffix(got, c.want) {
 			t.Errorf("%s %s: %q, want %q", c.mode, c.path, got, c.want)
@@ -67,6 +76,44 @@ func TestConfined(t *testing.T) {
 	}
 	if b, err := os.ReadFile(secret); err != nil || string(b) != "secret" {
 		t.Errorf("the key holds %q, %v", b, err)
+	}
+}
+
+// TestOwnCopy: the file that a plugin is shown is for it alone. A link to the
+// store's would be what is delivered later, and a copy that another plugin has too
+// what that one says of the message.
+func TestOwnCopy(t *testing.T) {
+	o, r := options(t)
+	var specs []Spec
+	for _, name := range []string{"check", "second"} {
+		s := spec("links")
+		s.Name, s.Table["path"] = name, filepath.Join(o.Messages, "to-"+name)
+		specs = append(specs, s)
+	}
+	h := start(t, o, specs...)
+	text := strings.Repeat("Subject: prova\r\n", 10_000)
+	for name, q := range map[string]Question{"file": question(inFile(t, filepath.Dir(o.Messages), text)), "memory": question(message.Bytes(text))} {
+		for i, p := range h.plugins {
+			p.check(limit(t), points.Submission, q, h.newContent(q.Source, q.Range, q.Facts))
+			if n := strings.Count(r.String(), `detail="result: 1 link"`); n != i+1 {
+				t.Errorf("%s: plugin %s is shown a file of others: %s", name, p.spec.Name, r)
+			}
+		}
+		r.clear()
+	}
+}
+
+// TestConfinement: what is missing of Landlock or of the filter is said.
+func TestConfinement(t *testing.T) {
+	for want, s := range map[string]Status{
+		"yes":                             {Confined: true, Landlock: 6, Filtered: true},
+		"no":                              {Filtered: true},
+		"partly (Landlock 2)":             {Landlock: 2, Filtered: true},
+		"partly (Landlock 6, no seccomp)": {Landlock: 6},
+	} {
+		if got := s.Confinement(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 

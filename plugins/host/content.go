@@ -1,6 +1,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,18 +21,17 @@ type serial struct{ n atomic.Uint64 }
 func (s *serial) next() string { return strconv.FormatUint(s.n.Add(1), 10) }
 
 // content is a message on its way to the plugins of one stage. It is for one
-// goroutine. A small message travels in the call. A larger one is linked into the
-// plugin's own directory for the time of the call; only one that lies in no file,
-// or on another file system, is copied, once.
+// goroutine. A small message travels in the call. A larger one lies in the
+// plugin's own directory for the time of the call, as a copy that is for this
+// plugin alone: one that keeps it open could change it for others, and a link to
+// the store's own file would be the message that is delivered later. Landlock
+// restricts truncate(2) only as of version 3.
 type content struct {
 	host   *Host
 	source message.Source
 	rng    message.Range
 	facts  *pluginv1.Facts
 	inline []byte
-	file   string // that holds the message
-	off    int64  // where in it
-	copied bool   // file is ours
 }
 
 func (h *Host) newContent(source message.Source, r message.Range, f message.Facts) *content {
@@ -44,16 +44,17 @@ func (c *content) reach(p *supervised) (m *pluginv1.Message, release func(), err
 		m, err = c.within()
 		return m, func() {}, err
 	}
-	link := filepath.Join(p.at.messages, c.host.serial.next())
-	if err := c.link(link); err != nil {
-		return nil, nil, fmt.Errorf("the message cannot be given to plugins: %w", err)
-	}
+	path := filepath.Join(p.at.messages, c.host.serial.next())
 	release = func() {
-		if err := os.Remove(link); err != nil {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			c.host.opts.Log.Error("a message stays behind", "plugin", p.spec.Name, "error", err)
 		}
 	}
-	return &pluginv1.Message{Content: &pluginv1.Message_Path{Path: link}, Offset: c.off, Size: c.rng.Len, Facts: c.facts}, release, nil
+	if err := c.copy(path); err != nil {
+		release()
+		return nil, nil, fmt.Errorf("the message cannot be given to plugins: %w", err)
+	}
+	return &pluginv1.Message{Content: &pluginv1.Message_Path{Path: path}, Size: c.rng.Len, Facts: c.facts}, release, nil
 }
 
 // within returns the message itself.
@@ -67,36 +68,13 @@ func (c *content) within() (*pluginv1.Message, error) {
 	return &pluginv1.Message{Content: &pluginv1.Message_Inline{Inline: c.inline}, Size: c.rng.Len, Facts: c.facts}, nil
 }
 
-// link links the file that holds the message to path.
-func (c *content) link(path string) error {
-	if c.file == "" {
-		if f, ok := c.source.(interface{ Path() (string, bool) }); ok {
-			if name, ok := f.Path(); ok {
-				c.file, c.off = name, c.rng.Off
-			}
-		}
-	}
-	if c.file != "" {
-		err := os.Link(c.file, path)
-		if err == nil || c.copied {
-			return err
-		}
-	}
-	if err := c.copy(); err != nil {
-		return err
-	}
-	return os.Link(c.file, path)
-}
-
-// copy copies the message to a file of its own.
-func (c *content) copy() error {
-	name := filepath.Join(c.host.spool, c.host.serial.next())
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
+// copy copies the message to path.
+func (c *content) copy(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
 	if err != nil {
 		return err
 	}
-	c.file, c.off, c.copied = name, 0, true
-	n, err := message.Section(c.source, c.rng).WriteTo(f)
+	n, err := c.copyTo(f)
 	if err == nil && n != c.rng.Len {
 		err = io.ErrUnexpectedEOF
 	}
@@ -106,12 +84,28 @@ func (c *content) copy() error {
 	return err
 }
 
-// close removes what was copied.
-func (c *content) close() {
-	if !c.copied {
-		return
+// copyTo copies the message to f: what lies in a file is left to the kernel, which
+// on some file systems shares the blocks.
+func (c *content) copyTo(f *os.File) (int64, error) {
+	if from := c.open(); from != nil {
+		defer from.Close()
+		if _, err := from.Seek(c.rng.Off, io.SeekStart); err != nil {
+			return 0, err
+		}
+		return io.Copy(f, io.LimitReader(from, c.rng.Len))
 	}
-	if err := os.Remove(c.file); err != nil {
-		c.host.opts.Log.Error("a copied message stays behind", "error", err)
+	return message.Section(c.source, c.rng).WriteTo(f)
+}
+
+// open opens the file that holds the message; nil if it lies in none, or if the
+// file is gone by now.
+func (c *content) open() *os.File {
+	if s, ok := c.source.(interface{ Path() (string, bool) }); ok {
+		if name, ok := s.Path(); ok {
+			if f, err := os.Open(name); err == nil {
+				return f
+			}
+		}
 	}
+	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"sync"
+	"syscall"
 	"time"
 
 	"pecd/plugins/protocol"
@@ -60,11 +61,14 @@ type Options struct {
 	// Dir holds the sockets. Its path must be short: a socket's has at most 107
 	// octets. It must exist and belong to pecd alone.
 	Dir string
-	// Messages is where messages are put for plugins, by a hard link if it is on
-	// the file system of the store. It must exist and belong to pecd alone.
+	// Messages is where messages are copied to for plugins, for the time of a call.
+	// It must exist and belong to pecd alone.
 	Messages string
 	// State holds a directory for each plugin, which outlives it. It must exist.
 	State string
+	// Owner is the user that Validate runs plugins as, if this process is root's; Dir
+	// must be his then. This process's own if nil.
+	Owner *syscall.Credential
 	Log   *slog.Logger
 	// Observe, if not nil, hears of every call: the plugin's name, the outcome
 	// (what a check says, "decided" of a point, else "error", "timeout",
@@ -125,7 +129,6 @@ type Host struct {
 	opts    Options
 	plugins []*supervised // in the order of the configuration
 	spawner *spawner
-	spool   string // where messages that lie in no file are copied to
 	serial  serial
 }
 
@@ -159,12 +162,8 @@ func (h *Host) prepare(specs []Spec) error {
 	if len(h.opts.Dir) > maxDir {
 		return fmt.Errorf("the directory of the plugins' sockets, %s, has a path of more than %d octets", h.opts.Dir, maxDir)
 	}
-	h.spool = filepath.Join(h.opts.Messages, "spool")
 	// What a killed predecessor left of messages must go.
 	if err := h.sweep(); err != nil {
-		return err
-	}
-	if err := os.Mkdir(h.spool, 0o700); err != nil {
 		return err
 	}
 	seen := make(map[string]bool)
@@ -187,14 +186,14 @@ func (h *Host) prepare(specs []Spec) error {
 
 // sweep removes what lies in the directory of messages.
 func (h *Host) sweep() error {
-	if h.spool == "" {
+	if h.opts.Messages == "" {
 		return nil
 	}
 	dirs, err := filepath.Glob(filepath.Join(h.opts.Messages, "to-*"))
 	if err != nil {
 		return err
 	}
-	for _, d := range append(dirs, h.spool) {
+	for _, d := range dirs {
 		if err := os.RemoveAll(d); err != nil {
 			return err
 		}
@@ -239,7 +238,6 @@ func (h *Host) exclusive() error {
 // point may overlook a refusal but nothing that nobody looked for.
 func (h *Host) Check(ctx context.Context, stage points.Stage, q Question) []points.Finding {
 	c := h.newContent(q.Source, q.Range, q.Facts)
-	defer c.close()
 	var findings []points.Finding
 	for _, p := range h.plugins {
 		if !p.wants(stage) {

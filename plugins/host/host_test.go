@@ -75,6 +75,12 @@ func (r *record) String() string {
 	return r.log.String()
 }
 
+func (r *record) clear() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.log.Reset()
+}
+
 func (r *record) observe(plugin, outcome string, _ time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -261,10 +267,8 @@ func TestBodies(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got.Reason.English, want)
 		}
 	}
-	for _, pattern := range []string{"to-check/*", "spool/*"} {
-		if left, err := filepath.Glob(filepath.Join(o.Messages, pattern)); err != nil || len(left) > 0 {
-			t.Errorf("left behind: %v, %v", left, err)
-		}
+	if left, err := filepath.Glob(filepath.Join(o.Messages, "to-check", "*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 
@@ -331,6 +335,41 @@ func TestHung(t *testing.T) {
 				t.Errorf("status %+v", st)
 			}
 		})
+	}
+}
+
+// TestHungWhileProbed: that the rest of a plugin works is no answer to its calls.
+func TestHungWhileProbed(t *testing.T) {
+	o, _ := options(t)
+	s := spec("clean")
+	s.Timeout = 100 * time.Millisecond
+	h := start(t, o, s)
+	p := h.plugins[0]
+	for range maxStrikes {
+		session := p.current()
+		ask(t, h, small("hang"))
+		if p.probe(session); p.misses != 0 {
+			t.Fatal("the probe was not answered")
+		}
+	}
+	until(t, "the restart", func() bool { return h.Status()[0].Restarts == 1 && h.Status()[0].State == Running })
+}
+
+// TestProbeEnds: a plugin that is to end is not waited for because it was asked how
+// it is.
+func TestProbeEnds(t *testing.T) {
+	o, _ := options(t)
+	h := start(t, o, spec("clean"))
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	h.Check(ctx, points.Submission, small("stopped"))
+	other := newSupervised(h, spec("clean").complete())
+	other.session = h.plugins[0].current()
+	other.stop()
+	begun := time.Now()
+	other.probe(other.session)
+	if took := time.Since(begun); took > other.spec.Timeout/2 || other.misses != 0 {
+		t.Errorf("it took %v, and %d are held against it", took, other.misses)
 	}
 }
 

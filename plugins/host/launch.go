@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -30,7 +31,7 @@ type launch struct {
 type launched struct {
 	SHA256   string `json:"sha256,omitempty"`
 	Landlock int    `json:"landlock,omitempty"`
-	Confined bool   `json:"confined,omitempty"`
+	Filtered bool   `json:"filtered,omitempty"`
 	Failure  string `json:"failure,omitempty"`
 	Cause    string `json:"cause,omitempty"`
 }
@@ -91,8 +92,8 @@ func become(argument string, report *json.Encoder) error {
 	}
 	// Whatever this process got from the daemon ends with the execution; the
 	// report too, which tells the host that it went well.
-	if err := unix.CloseRange(reportFile, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return fmt.Errorf("close_range: %w", err)
+	if err := closeAtExec(); err != nil {
+		return err
 	}
 	// A core would hold the message that the plugin looked at.
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
@@ -106,13 +107,39 @@ func become(argument string, report *json.Encoder) error {
 	if err := p.compare(l.SHA256); err != nil {
 		return err
 	}
-	abi, err := confine(p, l)
+	abi, filtered, err := confine(p, l)
 	if err != nil {
 		return err
 	}
-	if err := report.Encode(launched{SHA256: p.sum, Landlock: abi, Confined: abi > 0}); err != nil {
+	if err := report.Encode(launched{SHA256: p.sum, Landlock: abi, Filtered: filtered}); err != nil {
 		return fmt.Errorf("the report cannot be written: %w", err)
 	}
 	err = syscall.Exec(p.executable(), []string{l.Path}, os.Environ())
 	return fmt.Errorf("%s cannot be executed: %w", l.Path, err)
+}
+
+// closeAtExec has all descriptors from the report's on end with the execution.
+func closeAtExec() error {
+	err := unix.CloseRange(reportFile, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) {
+		return closeEachAtExec() // before Linux 5.11
+	}
+	if err != nil {
+		return fmt.Errorf("close_range: %w", err)
+	}
+	return nil
+}
+
+// closeEachAtExec does the same without the call for it.
+func closeEachAtExec() error {
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range open {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= reportFile {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"unicode"
 
 	"pecd/pec"
 	"pecd/pec/message"
@@ -125,6 +126,23 @@ func TestDelivery(t *testing.T) {
 		if err != nil || len(got.Outcomes) != len(want.Outcomes) || len(want.Outcomes) > 0 && !reflect.DeepEqual(got, want) {
 			t.Errorf("%+v, %v; want %+v", got, err, want)
 		}
+	}
+}
+
+// TestChatty: of what a plugin says of an error, a log and a terminal get only what
+// they can show.
+func TestChatty(t *testing.T) {
+	o, r := options(t)
+	h := start(t, o, pointSpec("access", "chatty"))
+	if d, err := h.Access().Decide(limit(t), submission(t, good)); err == nil {
+		t.Errorf("%+v", d)
+	}
+	last := h.Status()[0].LastError
+	if !strings.Contains(last, "moon") || len(last) > 1200 || strings.ContainsFunc(last, unicode.IsControl) {
+		t.Errorf("%d octets: %q", len(last), last)
+	}
+	if strings.Count(r.String(), "xx") > 600 {
+		t.Errorf("the log: %s", r)
 	}
 }
 

@@ -24,7 +24,8 @@ type process struct {
 	name    string
 	launch  launch
 	spawner *spawner
-	bound   context.Context // of the start
+	owner   *syscall.Credential // whose process it is; ours if nil
+	bound   context.Context     // of the start
 	env     []string
 	sockets string // the directory in which the plugin may listen
 
@@ -49,10 +50,14 @@ const drainTime = 500 * time.Millisecond
 
 // listenIn has the plugin listen in dir, with what go-plugin adds to its
 // environment.
-func (p *process) listenIn(dir string, env []string) {
+func (p *process) listenIn(dir string, env []string) error {
 	p.sockets = dir
 	p.env = append(p.env, env...)
 	p.launch.Write = append(p.launch.Write, dir)
+	if p.owner == nil {
+		return nil
+	}
+	return os.Chown(dir, int(p.owner.Uid), int(p.owner.Gid))
 }
 
 // Start implements runner.Runner. It returns when the launcher has become the
@@ -64,7 +69,7 @@ func (p *process) Start(ctx context.Context) error {
 	}
 	// Not os.Executable: after an upgrade its path is that of another program.
 	p.cmd = &exec.Cmd{Path: "/proc/self/exe", Args: []string{launcherName, string(argument)}, Env: p.env, Dir: "/",
-		SysProcAttr: &syscall.SysProcAttr{Setpgid: true}}
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Credential: p.owner}}
 	report, err := p.spawn()
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
 
@@ -39,8 +40,11 @@ type session struct {
 	deliv  pluginv1.DeliveryPointClient
 }
 
-// places are the directories of one plugin.
-type places struct{ sockets, messages, state string }
+// places are the directories of one plugin, and whose it is.
+type places struct {
+	sockets, messages, state string
+	owner                    *syscall.Credential
+}
 
 // dial starts the plugin and connects to it. Nothing of it is left if there is an
 // error.
@@ -62,14 +66,13 @@ func dial(ctx context.Context, spec Spec, at places, sp *spawner, log *slog.Logg
 		GRPCDialOptions: []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(protocol.MaxAnswer)),
 			grpc.WithInitialWindowSize(protocol.Window), grpc.WithInitialConnWindowSize(protocol.Window)},
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, dir string) (runner.Runner, error) {
-			s.proc.listenIn(dir, cmd.Env)
-			return s.proc, nil
+			return s.proc, s.proc.listenIn(dir, cmd.Env)
 		},
 	})
 	conn, err := s.connect(ctx)
 	if err != nil {
 		s.kill()
-		return nil, s.explain(ctx, err)
+		return nil, curtail(s.explain(ctx, err))
 	}
 	s.plugin, s.check = pluginv1.NewPluginClient(conn), pluginv1.NewCheckClient(conn)
 	s.access, s.recept, s.deliv = pluginv1.NewAccessPointClient(conn), pluginv1.NewReceptionPointClient(conn), pluginv1.NewDeliveryPointClient(conn)
@@ -89,7 +92,7 @@ func newProcess(ctx context.Context, spec Spec, at places, sp *spawner) *process
 	if tz, ok := os.LookupEnv("TZ"); ok {
 		env = append(env, "TZ="+tz)
 	}
-	return &process{name: spec.Name, bound: ctx, launch: l, spawner: sp, env: env, done: make(chan struct{})}
+	return &process{name: spec.Name, bound: ctx, launch: l, spawner: sp, owner: at.owner, env: env, done: make(chan struct{})}
 }
 
 func versions() map[int]plugin.PluginSet {
@@ -239,6 +242,19 @@ func plain(s string) string {
 		return r
 	}, s)
 }
+
+// A curtailed is an error with words of a plugin in it, as a log and a terminal
+// take them: a plugin that writes much, or control characters, is heard no further.
+type curtailed struct{ err error }
+
+func curtail(err error) error { return curtailed{err} }
+
+func (c curtailed) Error() string {
+	text := c.err.Error()
+	return plain(strings.ToValidUTF8(text[:min(len(text), protocol.MaxDetail)], ""))
+}
+
+func (c curtailed) Unwrap() error { return c.err }
 
 // wants reports whether d is a check for stage.
 func (d Description) wants(stage points.Stage) bool {

@@ -5,12 +5,16 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func checksum(t *testing.T) string {
@@ -155,5 +159,50 @@ func TestValidate(t *testing.T) {
 	s.Path = named(t, "junk")
 	if _, _, err = Validate(limit(t), s, o); !errors.Is(err, ErrHandshake) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestOwner: root tries a plugin as the user of the store, whose program it may be.
+func TestOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start a process of others")
+	}
+	const nobody = 65534
+	dir, err := os.MkdirTemp("", "pecd-owner") // one of t has a directory above it that is root's alone
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s, o := spec("clean"), Options{Dir: filepath.Join(dir, "s"), Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	s.Path = copyTo(t, dir, 0o755)
+	if err := errors.Join(os.Mkdir(o.Dir, 0o700), os.Chmod(dir, 0o755), os.Chown(dir, nobody, nobody), os.Chown(o.Dir, nobody, nobody), os.Chown(s.Path, nobody, nobody)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Validate(limit(t), s, o); !errors.Is(err, ErrUnsafe) {
+		t.Errorf("as root: %v", err)
+	}
+	o.Owner = &syscall.Credential{Uid: nobody, Gid: nobody}
+	if d, problems, err := Validate(limit(t), s, o); err != nil || len(problems) > 0 || d.Name != "misbehaving" {
+		t.Errorf("%+v, %v, %v", d, problems, err)
+	}
+}
+
+// TestCloseEach: a kernel without the call for it leaves no descriptor open either.
+func TestCloseEach(t *testing.T) {
+	f, err := os.Open(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fd, err := syscall.Dup(int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	if err := closeEachAtExec(); err != nil {
+		t.Fatal(err)
+	}
+	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("flags %d, %v", flags, err)
 	}
 }

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -68,15 +69,31 @@ type Status struct {
 	State       State       `json:"state"`
 	Since       time.Time   `json:"since"` // when it came into that state
 	Pid         int         `json:"pid"`   // 0 if it does not run
-	Confined    bool        `json:"confined"`
+	// Confined says that nothing is missing of what a plugin is confined by.
+	Confined bool `json:"confined"`
 	// Landlock is the version of the kernel's Landlock, 0 if it has none.
-	Landlock  int           `json:"landlock"`
+	Landlock int `json:"landlock"`
+	// Filtered says that the calls are refused that Landlock does not know.
+	Filtered  bool          `json:"filtered"`
 	Calls     int64         `json:"calls"`
 	Failures  int64         `json:"failures"` // calls without an answer that counts
 	Restarts  int64         `json:"restarts"`
 	Mean      time.Duration `json:"mean"` // of the latest calls
 	P99       time.Duration `json:"p99"`
 	LastError string        `json:"last_error,omitempty"`
+}
+
+// Confinement says in words how far the plugin is confined.
+func (s Status) Confinement() string {
+	switch {
+	case s.Confined:
+		return "yes"
+	case s.Landlock == 0:
+		return "no"
+	case !s.Filtered:
+		return fmt.Sprintf("partly (Landlock %d, no seccomp)", s.Landlock)
+	}
+	return fmt.Sprintf("partly (Landlock %d)", s.Landlock)
 }
 
 // latencies are those of the latest calls.

@@ -29,11 +29,11 @@ type supervised struct {
 	host  *Host
 	spec  Spec
 	at    places
-	slots chan struct{} // one for each call under way
-	hung  chan *session // a session that answers no more
-	quit  chan struct{}
+	slots chan struct{}   // one for each call under way
+	hung  chan *session   // a session that answers no more
+	life  context.Context // ends when the plugin is to
+	stop  context.CancelFunc
 	ended chan struct{} // closed when run has ended; nil if it was never started
-	once  sync.Once
 	calls sync.WaitGroup
 
 	mu       sync.Mutex // guards what follows
@@ -42,7 +42,8 @@ type supervised struct {
 	state    State
 	since    time.Time
 	report   launched
-	strikes  int
+	strikes  int // calls in a row that were not answered
+	misses   int // probes in a row that were not
 	closing  bool
 	lastErr  string
 	count    struct{ calls, failures, restarts int64 }
@@ -51,9 +52,10 @@ type supervised struct {
 }
 
 func newSupervised(h *Host, spec Spec) *supervised {
-	return &supervised{host: h, spec: spec, slots: make(chan struct{}, spec.Parallel), hung: make(chan *session, 1), quit: make(chan struct{}),
+	life, stop := context.WithCancel(context.Background())
+	return &supervised{host: h, spec: spec, slots: make(chan struct{}, spec.Parallel), hung: make(chan *session, 1), life: life, stop: stop,
 		state: Starting, since: h.opts.Now(), nextWait: h.opts.BackOff,
-		at: places{h.opts.Dir, filepath.Join(h.opts.Messages, "to-"+spec.Name), filepath.Join(h.opts.State, spec.Name)}}
+		at: places{sockets: h.opts.Dir, messages: filepath.Join(h.opts.Messages, "to-"+spec.Name), state: filepath.Join(h.opts.State, spec.Name)}}
 }
 
 func (p *supervised) mkdirs() error {
@@ -107,7 +109,7 @@ func (p *supervised) open(ctx context.Context) (*session, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.session, p.desc, p.report, p.strikes = s, desc, s.proc.report, 0
+	p.session, p.desc, p.report, p.strikes, p.misses = s, desc, s.proc.report, 0, 0
 	p.enter(Running)
 	return s, nil
 }
@@ -133,7 +135,7 @@ func (s *session) failed(call string, err error) error {
 	if status.Code(err) == codes.DeadlineExceeded {
 		err = ErrTimeout
 	}
-	return fmt.Errorf("%s: %w", call, err)
+	return fmt.Errorf("%s: %w", call, curtail(err))
 }
 
 func joined(problems []Problem) error {
@@ -181,7 +183,7 @@ func (p *supervised) attend(s *session) {
 		case <-s.proc.done:
 			p.lose(begun, fmt.Errorf("it ended: %w", s.proc.end()))
 			s.kill()
-		case <-p.quit:
+		case <-p.life.Done():
 			s.end()
 		}
 		return
@@ -223,18 +225,7 @@ func (p *supervised) again() *session {
 		if !p.wait() {
 			return nil
 		}
-		ctx, cancel := context.WithCancel(context.Background())
-		stop := make(chan struct{})
-		go func() {
-			select {
-			case <-p.quit:
-				cancel()
-			case <-stop:
-			}
-		}()
-		s, err := p.open(ctx)
-		close(stop)
-		cancel()
+		s, err := p.open(p.life)
 		p.restarted(err)
 		if err == nil {
 			return s
@@ -251,14 +242,9 @@ func (p *supervised) wait() bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
-	case <-p.quit:
-		return false
-	default:
-	}
-	select {
 	case <-t.C:
-		return true
-	case <-p.quit:
+		return p.life.Err() == nil
+	case <-p.life.Done():
 		return false
 	}
 }
@@ -287,29 +273,32 @@ func (p *supervised) restarted(err error) {
 	o.Log.Error("a plugin cannot be started again", "plugin", p.spec.Name, "error", err, "restart_in", p.nextWait)
 }
 
-// probe asks the plugin what works inside it, and so whether it works at all.
+// probe asks the plugin what works inside it, and so whether it works at all. An
+// answer says nothing about its calls: a check can hang while the rest works.
 func (p *supervised) probe(s *session) {
-	ctx, cancel := context.WithTimeout(context.Background(), min(probeTime, p.spec.Timeout))
+	ctx, cancel := context.WithTimeout(p.life, min(probeTime, p.spec.Timeout))
 	defer cancel()
 	desc, err := s.describe(ctx, true)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
+	case p.life.Err() != nil: // it is to end, and no longer asked
 	case err != nil:
-		p.lastErr = err.Error()
-		p.strike(s)
+		p.lastErr = s.failed("Describe", err).Error()
+		p.strike(s, &p.misses)
 	default:
-		p.strikes = 0
+		p.misses = 0
 		p.desc.Engine = desc.Engine
 	}
 }
 
-// strike counts a call that s did not answer; p.mu is held.
-func (p *supervised) strike(s *session) {
+// strike counts a call or probe that s did not answer; p.mu is held.
+func (p *supervised) strike(s *session, count *int) {
 	if p.session != s {
 		return
 	}
-	if p.strikes++; p.strikes == maxStrikes {
+	*count++
+	if p.strikes+p.misses == maxStrikes {
 		select {
 		case <-p.hung: // an older session's word
 		default:
@@ -333,7 +322,7 @@ func (p *supervised) close(ctx context.Context) {
 	case <-drained:
 	case <-ctx.Done():
 	}
-	p.once.Do(func() { close(p.quit) })
+	p.stop()
 	if p.ended != nil {
 		<-p.ended
 	}
@@ -344,7 +333,7 @@ func (p *supervised) status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := Status{Plugin: p.spec.Name, Path: p.spec.Path, SHA256: p.report.SHA256, Pinned: p.spec.SHA256 != "", Description: p.desc, State: p.state,
-		Since: p.since, Confined: p.report.Confined, Landlock: p.report.Landlock, Calls: p.count.calls, Failures: p.count.failures,
+		Since: p.since, Confined: p.report.Landlock >= whole && p.report.Filtered, Landlock: p.report.Landlock, Filtered: p.report.Filtered, Calls: p.count.calls, Failures: p.count.failures,
 		Restarts: p.count.restarts, LastError: p.lastErr}
 	s.Mean, s.P99 = p.latency.summary()
 	if p.session != nil {

@@ -5,7 +5,8 @@ import "time"
 // A book holds the counts of one day. It is guarded by its owner.
 type book struct {
 	zone    *time.Location
-	day     string // as in "2026-11-22"
+	day     string    // as in "2026-11-22"
+	last    time.Time // the latest instant, which is in that day
 	senders map[string]*counts
 }
 
@@ -35,11 +36,20 @@ func newBook(zone *time.Location, at time.Time) *book {
 	return b
 }
 
+// maxBack is how far a clock may be put back in the course of things. One that goes
+// further back was wrong before.
+const maxBack = time.Hour
+
 // turn begins a new day if at is in one, and reports whether it did. A clock that
-// is put back begins no day again.
+// is put back a little begins no day again; one that had jumped ahead does, or
+// the counts of that day would add up until it comes.
 func (b *book) turn(at time.Time) bool {
+	if back := b.last.Sub(at); back > 0 && back <= maxBack {
+		return false
+	}
+	b.last = at
 	day := at.In(b.zone).Format(time.DateOnly)
-	if day <= b.day {
+	if day == b.day {
 		return false
 	}
 	b.day, b.senders = day, map[string]*counts{}
@@ -53,7 +63,8 @@ func (b *book) of(sender string, at time.Time) *counts {
 		c = &counts{seen: map[mark]int{}}
 		b.senders[sender] = c
 	}
-	if hour := at.Unix() / 3600; hour > c.hour {
+	// The hour before is one of a clock that was put back a little.
+	if hour := at.Unix() / 3600; hour > c.hour || hour < c.hour-1 {
 		c.hour, c.inHour = hour, 0
 	}
 	return c

@@ -110,23 +110,35 @@ func parseEntry(line string) (e entry, ok bool) {
 }
 
 // begin puts a file with entries alone in the place of the journal. A crash leaves
-// the old or the new one.
+// the old or the new one, and so does a full disk.
 func (j *journal) begin(entries []entry) error {
 	f, err := os.OpenFile(j.path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
+	if err := fill(f, entries); err != nil {
+		return errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	if err := os.Rename(f.Name(), j.path); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	// From here on it is the journal: what is written to the old file is lost.
+	err = j.close()
+	j.file, j.torn = f, false
+	return errors.Join(err, syncDir(filepath.Dir(j.path)))
+}
+
+// fill writes entries to f and makes them durable.
+func fill(f *os.File, entries []entry) error {
 	w := bufio.NewWriter(f)
 	for _, e := range entries {
 		// An error stays in w until Flush.
 		_, _ = w.WriteString(e.String())
 	}
-	if err := errors.Join(w.Flush(), f.Sync(), os.Rename(j.path+".new", j.path), syncDir(filepath.Dir(j.path))); err != nil {
-		return errors.Join(err, f.Close())
+	if err := w.Flush(); err != nil {
+		return err
 	}
-	err = j.close()
-	j.file, j.torn = f, false
-	return err
+	return f.Sync()
 }
 
 // syncDir makes a rename durable.

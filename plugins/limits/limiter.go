@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,12 +28,12 @@ type limiter struct {
 
 // check counts m, or refuses it.
 func (l *limiter) check(_ context.Context, m *sdk.Message) (points.Finding, error) {
-	sender := m.Sender
-	if sender == "" {
-		sender = pec.Address(m.Login)
+	// Who is not logged in is for the access point to refuse.
+	if m.Login == "" {
+		return sdk.Clean(), nil
 	}
-	// Who sends without any name is for the access point to refuse.
-	if sender == "" || l.settings.exempt(sender) {
+	sender := payer(m)
+	if l.settings.exempt(sender) {
 		return sdk.Clean(), nil
 	}
 	// A mark costs reading the header, so it is made before the lock is held.
@@ -48,6 +49,17 @@ func (l *limiter) check(_ context.Context, m *sdk.Message) (points.Finding, erro
 	l.book.add(e)
 	l.write(e)
 	return sdk.Clean(), nil
+}
+
+// payer is whose message m is: who logged in. The sender of the envelope is what he
+// says, and the access point looks at it only later: were it counted, any user
+// could use up what another may send. It counts where logins are no addresses and
+// only the MTA knows whose they are.
+func payer(m *sdk.Message) pec.Address {
+	if strings.Contains(m.Login, "@") || m.Sender == "" {
+		return pec.Address(m.Login)
+	}
+	return m.Sender
 }
 
 // turn begins the new day if there is one.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -67,7 +68,7 @@ func offer(t *testing.T, l *limiter, sender string, n int, id string) string {
 		content += "Message-ID: " + id + "\r\n"
 	}
 	m := sdk.NewMessage(points.Submission, []byte(content+"\r\nBuongiorno\r\n"))
-	m.Sender = pec.Address(sender)
+	m.Login, m.Sender = sender, pec.Address(sender)
 	for i := range n {
 		m.Recipients = append(m.Recipients, pec.Recipient{Address: pec.Address(fmt.Sprintf("r%d@beta.example", i))})
 	}
@@ -114,6 +115,32 @@ func TestHourAndDay(t *testing.T) {
 	expect(t, l, "carla@alfa.example", 3, "3 messages per hour")
 }
 
+// A clock that jumps ahead and is put right costs the counts of the day, and no
+// more: days and hours begin as before.
+func TestClockJumps(t *testing.T) {
+	dir, c := t.TempDir(), &clock{noon}
+	const anna = "anna@alfa.example"
+	l := newLimiter(t, `{"messages_per_hour":3,"messages_per_day":5}`, dir, c)
+	expect(t, l, anna, 3, "3 messages per hour")
+	c.at = noon.Add(30 * 24 * time.Hour)
+	expect(t, l, anna, 3, "3 messages per hour")
+	for day := range 3 {
+		c.at = noon.Add(time.Duration(24*day+1) * time.Hour)
+		expect(t, l, anna, 3, "3 messages per hour")
+		c.at = c.at.Add(time.Hour)
+		expect(t, l, anna, 2, "5 messages per day")
+		if n := lines(t, dir); n != 5 {
+			t.Errorf("day %d: %d lines of a day with 5 messages", day, n)
+		}
+	}
+	// Within a day it is the hour that matters.
+	const bruno = "bruno@alfa.example"
+	c.at = c.at.Add(5 * time.Hour)
+	expect(t, l, bruno, 3, "3 messages per hour")
+	c.at = c.at.Add(-5 * time.Hour)
+	expect(t, l, bruno, 2, "5 messages per day")
+}
+
 func TestRecipients(t *testing.T) {
 	l := newLimiter(t, `{"recipients_per_day":10}`, "", &clock{noon})
 	for _, m := range []struct {
@@ -139,6 +166,36 @@ func TestWhoHasOtherLimits(t *testing.T) {
 	expect(t, l, "poco@gamma.example", 1, "1 messages per day")
 	expect(t, l, "altro@alfa.example", 1, "1 messages per day")
 	expect(t, l, "", 5, "")
+}
+
+// Who logged in is charged, whoever he says that he is: nobody uses up what another
+// may send. Only a login that is no address goes by the sender.
+func TestLogin(t *testing.T) {
+	const anna, bruno = "anna@alfa.example", "bruno@alfa.example"
+	l := newLimiter(t, `{"messages_per_day":2,"exempt":["capo@alfa.example"]}`, "", &clock{noon})
+	says := func(login, sender string) points.Says {
+		m := sdk.NewMessage(points.Submission, []byte("\r\n"))
+		m.Login, m.Sender = login, pec.Address(sender)
+		f, err := l.check(t.Context(), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.Says
+	}
+	for i, c := range []struct {
+		login, sender string
+		want          points.Says
+	}{
+		{bruno, anna, points.Clean}, {bruno, "capo@alfa.example", points.Clean}, {bruno, anna, points.Refused}, {bruno, bruno, points.Refused},
+		{"", anna, points.Clean}, {"", anna, points.Clean},
+		{anna, anna, points.Clean}, {anna, anna, points.Clean}, {anna, anna, points.Refused},
+		{"carla", "carla@alfa.example", points.Clean}, {"carla", "carla@alfa.example", points.Clean}, {"carla", "carla@alfa.example", points.Refused},
+		{"dario", "", points.Clean}, {"dario", "", points.Clean}, {"dario", "", points.Refused},
+	} {
+		if got := says(c.login, c.sender); got != c.want {
+			t.Errorf("%d: %q as %q: %v, want %v", i, c.login, c.sender, got, c.want)
+		}
+	}
 }
 
 // A message that is offered again counts once, but not without end.
@@ -256,6 +313,30 @@ func TestUnwritable(t *testing.T) {
 	}
 }
 
+// A disk that is full when the file is written anew leaves the old one whole.
+func TestFullDisk(t *testing.T) {
+	dir, c := t.TempDir(), &clock{noon}
+	expect(t, newLimiter(t, `{"messages_per_hour":3}`, dir, c), "anna@alfa.example", 3, "per hour")
+	path := filepath.Join(dir, journalName)
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/dev/full", path+".new"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openJournal(dir, newBook(time.UTC, noon), slog.Default()); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("%v", err)
+	}
+	if fi, err := os.Lstat(path); err != nil || !fi.Mode().IsRegular() {
+		t.Fatalf("another file is in its place: %v, %v", fi, err)
+	}
+	if after, err := os.ReadFile(path); err != nil || string(after) != string(before) {
+		t.Errorf("%q, %v, want %q", after, err, before)
+	}
+	expect(t, newLimiter(t, `{"messages_per_hour":3}`, dir, c), "anna@alfa.example", 0, "per hour")
+}
+
 func TestConcurrent(t *testing.T) {
 	l := newLimiter(t, `{"messages_per_hour":20}`, t.TempDir(), &clock{noon})
 	var all sync.WaitGroup
@@ -301,7 +382,7 @@ func TestOpen(t *testing.T) {
 		}
 		c := s.(*sdk.Checker)
 		m := sdk.NewMessage(points.Submission, []byte("Message-ID: <a>\r\n\r\n"))
-		m.Sender = "anna@alfa.example"
+		m.Login, m.Sender = "anna@alfa.example", "anna@alfa.example"
 		if f, err := c.Check(t.Context(), m); err != nil || f.Says != points.Clean {
 			t.Errorf("%v %v", f, err)
 		}
@@ -358,7 +439,7 @@ func BenchmarkCheck(b *testing.B) {
 		b.Fatal(err)
 	}
 	m := sdk.NewMessage(points.Submission, []byte("Message-ID: <a>\r\n\r\n"+strings.Repeat("x", 1<<20)))
-	m.Sender = "anna@alfa.example"
+	m.Login, m.Sender = "anna@alfa.example", "anna@alfa.example"
 	b.ReportAllocs()
 	for b.Loop() {
 		if f, err := l.check(b.Context(), m); err != nil || f.Says != points.Clean {

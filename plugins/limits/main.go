@@ -3,8 +3,9 @@
 // own policy, against mailboxes whose password was stolen; RFC 6109 knows nothing
 // of it.
 //
-// What counts is what it let pass: a refused message counts for nothing. The
-// counts outlive pecd in a file of the plugin's state directory. When the power
+// What counts is what it let pass, for the user who logged in: a message that it
+// refuses counts for nothing, one that another check or the access point refuses
+// has counted. The counts outlive pecd in a file of the plugin's state directory. When the power
 // fails, those of the last half minute may be lost.
 //
 // A message that is offered again counts once: the client of a user whose message

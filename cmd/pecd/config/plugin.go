@@ -20,10 +20,12 @@ type Plugin struct {
 	// SHA256 is the checksum that the program must have, in hexadecimal; empty: any.
 	// Root or pecd's user must own the file in any case.
 	SHA256 string `toml:"sha256"`
-	// Timeout is how long one call may take: "90s". Default: "30s".
+	// Timeout is how long one call may take, less than two minutes: "90s". Default:
+	// "30s".
 	Timeout string `toml:"timeout"`
 	// Read and Write are more files or directories that it may read, or read and
-	// write. It reaches neither key nor store in any case.
+	// write. Neither they nor the program's directory may be where the store, keys
+	// and passwords, or the configuration are.
 	Read  []string `toml:"read"`
 	Write []string `toml:"write"`
 	// Settings are its own; the program says what it knows: PATH describe.
@@ -76,6 +78,10 @@ var (
 	hexDigest  = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
+// maxPluginTimeout is how long the doors wait for a message's decision: a plugin
+// that takes longer is never found to be late.
+const maxPluginTimeout = 2 * time.Minute
+
 // checkPlugins finds what cannot work in the tables themselves; the programs are
 // asked by whoever starts them.
 func (c *Config) checkPlugins(p *Problems) {
@@ -96,15 +102,61 @@ func (c *Config) checkPlugins(p *Problems) {
 		if g.SHA256 != "" && !hexDigest.MatchString(g.SHA256) {
 			bad("sha256", strconv.Quote(g.SHA256)+" is not a SHA-256 checksum", "write what sha256sum prints: 64 hexadecimal digits in lower case")
 		}
-		if d, err := time.ParseDuration(g.Timeout); err != nil || d < time.Second || d > 10*time.Minute {
-			bad("timeout", strconv.Quote(g.Timeout)+" is not between 1s and 10m", `write for example "30s"`)
+		if d, err := time.ParseDuration(g.Timeout); err != nil || d < time.Second || d >= maxPluginTimeout {
+			bad("timeout", strconv.Quote(g.Timeout)+" is not between 1s and 119s: the MTA waits two minutes", `write for example "30s"`)
 		}
 		for key, list := range map[string][]string{"read": g.Read, "write": g.Write} {
 			for _, f := range list {
 				if !filepath.IsAbs(f) {
 					bad(key, strconv.Quote(f)+" is not an absolute path", "write the path from /")
+				} else if what, ok := c.private(f); ok {
+					bad(key, "with "+f+" the plugin would reach "+what, "name the files that it needs, and keep them elsewhere")
 				}
 			}
 		}
+		if !filepath.IsAbs(g.Path) {
+			continue
+		}
+		// A plugin may read what lies beside it.
+		if what, ok := c.private(filepath.Dir(resolved(g.Path))); ok {
+			bad("path", "in the directory of "+g.Path+" the plugin would reach "+what, "move the program to a directory of its own, such as /usr/lib/pecd/plugins")
+		}
 	}
+}
+
+// private reports what of pecd's own a plugin would reach that has path.
+func (c *Config) private(path string) (what string, ok bool) {
+	file, err := filepath.Abs(c.file)
+	if err != nil {
+		file = c.file // the working directory is gone
+	}
+	for _, p := range []struct{ what, path string }{
+		{"the store", c.Store.Path}, {"the configuration", filepath.Dir(file)},
+		{"the signing key", c.Signer.Key.Key}, {"the signing key", c.Signer.PKCS12}, {"the key's password", c.Signer.PasswordFile},
+		{"the module's PIN", c.Signer.PINFile},
+		{"the next signing key", c.Signer.Next.Key.Key}, {"the next signing key", c.Signer.Next.PKCS12},
+		{"the next key's password", c.Signer.Next.PasswordFile}, {"the next module's PIN", c.Signer.Next.PINFile},
+		{"the directory's client key", c.Directory.ClientKey}, {"the time stamp's password", c.Seal.TSAPasswordFile},
+	} {
+		if !filepath.IsAbs(p.path) {
+			continue
+		}
+		if own, other := resolved(p.path), resolved(path); within(own, other) || within(other, own) {
+			return p.what + ", " + p.path, true
+		}
+	}
+	return "", false
+}
+
+// resolved is path without symbolic links, as far as it exists.
+func resolved(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	return filepath.Clean(path)
+}
+
+// within reports whether path is dir or lies in it.
+func within(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pecd/plugins/sdk"
 	"pecd/plugins/sdk/point"
 	"pecd/points"
@@ -93,8 +95,11 @@ func open(_ context.Context, c sdk.Config) (sdk.Service, error) {
 type accessPoint struct{ settings }
 
 func (p accessPoint) Decide(ctx context.Context, s access.Submission) (access.Decision, error) {
-	if p.Mode == "accept" {
+	switch p.Mode {
+	case "accept":
 		return access.Decision{Verdict: points.Accept}, nil
+	case "chatty":
+		return access.Decision{}, errors.New("\x1b[2Jmoon\n" + strings.Repeat("x", 5000))
 	}
 	return access.Builtin{}.Decide(ctx, s)
 }
@@ -137,7 +142,7 @@ func (t settings) check(ctx context.Context, m *sdk.Message) (points.Finding, er
 		return child()
 	case "noop":
 		return sdk.Clean(), nil
-	case "read", "write", "append", "dial", "signal":
+	case "read", "write", "append", "chmod", "truncate", "setxattr", "rlimit", "links", "dial", "signal":
 		return points.Finding{}, fmt.Errorf("result: %v", attempt(mode, t.Path, m))
 	case "sum":
 		return sum(m)
@@ -173,11 +178,26 @@ func attempt(mode, path string, m *sdk.Message) error {
 		if err != nil || len(files) != 1 {
 			return fmt.Errorf("%d files, %v", len(files), err)
 		}
-		if err := os.Chmod(files[0], 0o600); err != nil {
-			return err
-		}
 		_, err = os.OpenFile(files[0], os.O_WRONLY|os.O_APPEND, 0)
 		return err
+	case "links":
+		files, err := filepath.Glob(filepath.Join(path, "*"))
+		if err != nil || len(files) != 1 {
+			return fmt.Errorf("%d files, %v", len(files), err)
+		}
+		fi, err := os.Stat(files[0])
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("%d link", fi.Sys().(*syscall.Stat_t).Nlink)
+	case "chmod":
+		return os.Chmod(path, 0)
+	case "truncate":
+		return syscall.Truncate(path, 0)
+	case "setxattr":
+		return syscall.Setxattr(path, "user.mine", []byte("mine"), 0)
+	case "rlimit":
+		return unix.Prlimit(os.Getppid(), unix.RLIMIT_NOFILE, &unix.Rlimit{}, nil)
 	case "dial":
 		c, err := net.DialTimeout("unix", path, time.Second)
 		if err == nil {

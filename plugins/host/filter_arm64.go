@@ -1,0 +1,8 @@
+package host
+
+import "golang.org/x/sys/unix"
+
+const architecture = unix.AUDIT_ARCH_AARCH64
+
+// refusedHere is empty: this architecture has no older calls.
+var refusedHere []uint32
