@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"syscall"
 	"time"
 )
@@ -11,20 +12,46 @@ import (
 // Patient returns l with an Accept that outlives errors that may pass, such as
 // too many open files: it reports each, waits up to a second, and tries again. It
 // returns an error only when l is closed or ctx ends.
+//
+// It turns away those who call at a unix socket as our own user, unless that is root:
+// they are plugins, which may open sockets, and whoever speaks at a door is believed to
+// be the MTA. The first is reported, as ErrOwnUser.
 func Patient(ctx context.Context, l net.Listener, report func(error)) net.Listener {
-	return &patient{Listener: l, ctx: ctx, report: report}
+	return &patient{Listener: l, ctx: ctx, report: report, user: os.Getuid()}
 }
+
+// ErrOwnUser says that a process of our own user was turned away.
+var ErrOwnUser = errors.New("a process of pecd's own user, such as a plugin, called where the MTA does: it was turned away")
 
 type patient struct {
 	net.Listener
 	ctx    context.Context
 	report func(error)
+	user   int // ours; 0: nobody is turned away
+	told   bool
+}
+
+// turnedAway closes c if it is of our own user.
+func (p *patient) turnedAway(c net.Conn) bool {
+	u, ok := c.(*net.UnixConn)
+	if !ok || p.user == 0 || !calledBy(u, p.user) {
+		return false
+	}
+	c.Close()
+	if !p.told {
+		p.told = true
+		p.report(ErrOwnUser)
+	}
+	return true
 }
 
 func (p *patient) Accept() (net.Conn, error) {
 	wait := 5 * time.Millisecond
 	for {
 		c, err := p.Listener.Accept()
+		if err == nil && p.turnedAway(c) {
+			continue
+		}
 		if err == nil {
 			return Prompt(c), nil
 		}
