@@ -39,6 +39,11 @@ const (
 	OutcomeDirect      = "direct"      // taken by Options.Direct, for some or all
 )
 
+// Outcomes returns all of them.
+func Outcomes() []string {
+	return []string{OutcomeTaken, OutcomePartial, OutcomeRefused, OutcomeFailed, OutcomeUnreachable, OutcomeDirect}
+}
+
 // Options are what New needs. Dial, Hostname and Now must be set.
 type Options struct {
 	// Dial opens a connection to the re-injection listener.

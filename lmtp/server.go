@@ -42,14 +42,22 @@ type Message interface {
 	Abort()
 }
 
-// Events that Options.Observe hears, beside "delivered", "deferred" and "refused"
-// for each recipient of a message that came to its end.
+// Events that Options.Observe hears. The last three are told for each recipient of a
+// message that came to its end.
 const (
 	EventConnection = "connection" // a connection was taken
 	EventBusy       = "busy"       // a connection was refused: too many
 	EventAbort      = "abort"      // a message was given up before its end
 	EventPanic      = "panic"      // the backend panicked
+	EventDelivered  = "delivered"
+	EventRefused    = "refused"
+	EventDeferred   = "deferred"
 )
+
+// Events returns all of them.
+func Events() []string {
+	return []string{EventConnection, EventBusy, EventAbort, EventPanic, EventDelivered, EventRefused, EventDeferred}
+}
 
 // Options configure a Server. Only Backend is needed.
 type Options struct {

@@ -197,11 +197,11 @@ func (x *session) observe(result []Status) {
 	for _, s := range result {
 		switch {
 		case s.OK():
-			x.s.opts.Observe("delivered")
+			x.s.opts.Observe(EventDelivered)
 		case s.Refused():
-			x.s.opts.Observe("refused")
+			x.s.opts.Observe(EventRefused)
 		default:
-			x.s.opts.Observe("deferred")
+			x.s.opts.Observe(EventDeferred)
 		}
 	}
 }

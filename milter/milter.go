@@ -111,6 +111,11 @@ const (
 	EventPanic      = "panic"      // the backend panicked
 )
 
+// Events returns all that Options.Observe hears.
+func Events() []string {
+	return []string{EventConnection, EventBusy, EventBroken, EventAbort, EventPanic, Defer.String(), Discard.String(), Continue.String(), Reject.String()}
+}
+
 // Options configure a Server. Only Backend is needed.
 type Options struct {
 	Backend Backend

@@ -41,7 +41,7 @@ func (a *arrival) end(ctx context.Context, c choice) error {
 func (a *arrival) reject(ctx context.Context, c choice, why points.Reason) error {
 	a.log.Info("ordinary mail refused", "msgid", a.messageID(), "cause", why.Cause)
 	if why.Cause == points.Virus {
-		a.metrics.infected.WithLabelValues("ordinary").Inc()
+		a.metrics.infected.WithLabelValues(infectedOrdinary).Inc()
 		if err := a.office.clerk.RefuseInfected(ctx, a.m, pec.Address(a.env.Sender), c.to, why.Italian, ""); err != nil {
 			return err
 		}

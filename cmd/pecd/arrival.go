@@ -351,7 +351,7 @@ func (a *arrival) infected(ctx context.Context, c choice, why points.Reason) err
 		return err
 	}
 	a.log.Warn("virus in an envelope", "virus", why.Italian)
-	a.metrics.infected.WithLabelValues("envelope").Inc()
+	a.metrics.infected.WithLabelValues(infectedEnvelope).Inc()
 	outcomes := make([]delivery.Outcome, len(c.to))
 	for i := range outcomes {
 		outcomes[i] = delivery.Outcome{Kind: pec.KindVirus, Error: pec.ErrorVirus, Detail: why.Italian}

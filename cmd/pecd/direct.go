@@ -77,7 +77,7 @@ func (w *directWay) carry(ctx context.Context, office *office, m logstore.Outgoi
 	// restart: the message is still the first of the outbox.
 	defer func() {
 		if v := recover(); v != nil {
-			w.metrics.doors.WithLabelValues("direct", lmtp.EventPanic).Inc()
+			w.metrics.doors.WithLabelValues(doorDirect, lmtp.EventPanic).Inc()
 			w.log.Error("panic on the direct way: the MTA gets the message", "panic", v, "message_id", m.MessageID, "stack", string(debug.Stack()))
 			a.Abort()
 			taken = nil

@@ -238,7 +238,7 @@ func (s *submission) nonAccept(ctx context.Context, log *slog.Logger, ev pec.Eve
 	}
 	log.Info("message not accepted", "id", id, "causes", causes(reasons))
 	if _, infected := points.Find(reasons, points.Virus); infected {
-		s.metrics.infected.WithLabelValues("submission").Inc()
+		s.metrics.infected.WithLabelValues(infectedSubmission).Inc()
 	}
 	s.atStep(stepAccepted)
 	return discard, "non-accept"

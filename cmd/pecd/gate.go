@@ -54,7 +54,7 @@ func (d gateDoor) tls(o *office, env milter.Envelope) (milter.Verdict, bool) {
 	if !ok {
 		return milter.Verdict{}, true
 	}
-	d.metrics.doors.WithLabelValues("gate", "provider-without-tls").Inc()
+	d.metrics.doors.WithLabelValues(doorGate, eventWithoutTLS).Inc()
 	d.log.Warn("a provider's message comes without TLS", "provider", p.Name, "client", env.ClientAddr)
 	return needTLS, mode != "require"
 }
@@ -98,7 +98,7 @@ func (v *visitor) End(ctx context.Context, env milter.Envelope) milter.Verdict {
 	}
 	log.Info("ordinary mail refused", "cause", why.Cause)
 	if why.Cause == points.Virus {
-		v.metrics.infected.WithLabelValues("gate").Inc()
+		v.metrics.infected.WithLabelValues(infectedGate).Inc()
 		if err := v.registerVirus(ctx, env, why); err != nil {
 			log.Error("message put off: its refusal could not be registered", "err", err)
 			return later

@@ -11,7 +11,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
 
+	"pecd/courier"
+	"pecd/lmtp"
 	"pecd/logstore"
+	"pecd/milter"
 )
 
 // metrics are the figures that the daemon shows to Prometheus.
@@ -47,9 +50,46 @@ func newMetrics(store logstore.Store) *metrics {
 			Help:    "Seconds from the last octet of a message to the answer.",
 			Buckets: prometheus.ExponentialBuckets(0.002, 2, 14)}, []string{"door"}),
 	}
+	m.begin()
 	m.store = storeCollector{store}
 	m.registry.MustRegister(m.collectors()...)
 	return m
+}
+
+// The doors as pecd_door_events_total names them, the direct way among them, which has no
+// socket; and what the gate counts beside the events of its sockets.
+const (
+	doorMilter = "milter"
+	doorGate   = "gate"
+	doorLMTP   = "lmtp"
+	doorDirect = "direct"
+
+	eventWithoutTLS = "provider-without-tls"
+)
+
+// What an infected message was, as pecd_infected_total names it.
+const (
+	infectedSubmission = "submission"
+	infectedEnvelope   = "envelope"
+	infectedOrdinary   = "ordinary"
+	infectedGate       = "gate"
+)
+
+// begin makes each series at 0: increase() and rate() do not see the first event of a
+// series that begins with it, and no alert would fire.
+func (m *metrics) begin() {
+	for door, events := range map[string][]string{doorMilter: milter.Events(), doorGate: append(milter.Events(), eventWithoutTLS),
+		doorLMTP: lmtp.Events(), doorDirect: {lmtp.EventPanic}} {
+		for _, event := range events {
+			m.doors.WithLabelValues(door, event)
+		}
+	}
+	for _, what := range []string{infectedSubmission, infectedEnvelope, infectedOrdinary, infectedGate} {
+		m.infected.WithLabelValues(what)
+	}
+	for _, outcome := range courier.Outcomes() {
+		m.handovers.WithLabelValues(outcome)
+	}
 }
 
 // collectors are those that need no daemon.

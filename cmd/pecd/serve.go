@@ -289,10 +289,10 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 	mailbox := &lmtp.Store{Dial: dialer(in.config.Delivery.Store), Name: in.config.Provider.Domain}
 	defer mailbox.Close()
 	share := &doors{office: &d.office, store: d.store, mailbox: mailbox, metrics: d.metrics, log: d.log, now: clock, atStep: atStep, time: d.time, watch: d.watch}
-	access := milter.NewServer(accessOptions(share, in.config.Access, d.doorEvent("milter")))
-	gate := milter.NewServer(gateOptions(share, d.doorEvent("gate")))
+	access := milter.NewServer(accessOptions(share, in.config.Access, d.doorEvent(doorMilter)))
+	gate := milter.NewServer(gateOptions(share, d.doorEvent(doorGate)))
 	arrivals := lmtp.NewServer(lmtp.Options{Backend: arrivalDoor{share}, Log: d.log, MaxMessage: in.config.Reception.MaxSize,
-		Domain: in.config.Provider.Domain, Observe: d.doorEvent("lmtp")})
+		Domain: in.config.Provider.Domain, Observe: d.doorEvent(doorLMTP)})
 	out := courier.New(d.store, courier.Options{Dial: dialer(in.config.Courier.MTA), Hostname: in.config.Provider.Domain,
 		Connections: in.config.Courier.Connections, Direct: newDirectWay(share).take, Yield: share.crowd.yield, Now: clock, Log: d.log, AtStep: atStep, Observe: d.handover})
 
