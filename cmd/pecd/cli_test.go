@@ -283,6 +283,20 @@ func TestConfigCheck(t *testing.T) {
 	}
 }
 
+// TestDirectoryFileUpdate: where nothing is new in a file, its age is told: that it was
+// read does not make it current.
+func TestDirectoryFileUpdate(t *testing.T) {
+	s := newSite(t)
+	written := time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)
+	if err := os.Chtimes(s.directory, written, written); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs := pecd("directory", "update", "--config", s.config)
+	if code != 0 || !strings.Contains(out, s.directory+", which was last written on 2026-01-02 03:04:05") {
+		t.Errorf("exit %d, %q, %q", code, out, errs)
+	}
+}
+
 func TestLogSearch(t *testing.T) {
 	s := newSite(t)
 	dir := filepath.Join(s.dir, "store")

@@ -162,6 +162,9 @@ func (c *directoryUpdateCmd) Run(ctx context.Context, std streams) error {
 	if c.JSON {
 		return json.NewEncoder(std.out).Encode(change)
 	}
+	if f := cfg.Directory.File; f != "" && !change.Taken {
+		return stillTheFile(std.out, f)
+	}
 	if !change.Taken {
 		_, err := fmt.Fprintln(std.out, "the directory in use is the current one")
 		return err
@@ -175,6 +178,17 @@ func (c *directoryUpdateCmd) Run(ctx context.Context, std streams) error {
 			fmt.Fprintf(std.out, "  %-8s %s\n", part.what, d)
 		}
 	}
+	return err
+}
+
+// stillTheFile tells that a file holds what is in use. That says nothing about how
+// current it is: when it was written does.
+func stillTheFile(to io.Writer, file string) error {
+	st, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(to, "the directory in use is that of %s, which was last written on %s\n", file, st.ModTime().Format(time.DateTime))
 	return err
 }
 

@@ -112,7 +112,7 @@ func (m *metrics) observePlugin(plugin, outcome string, took time.Duration) {
 type trustCollector struct{ office func() *office }
 
 var (
-	descDirectory = prometheus.NewDesc("pecd_directory_checked_timestamp_seconds", "When the directory in force was last known to be the current one.", nil, nil)
+	descDirectory = prometheus.NewDesc("pecd_directory_checked_timestamp_seconds", "When the directory in force was last known to be the current one; of directory.file, when it was written.", nil, nil)
 	descDomains   = prometheus.NewDesc("pecd_directory_domains", "Certified domains in the directory in force.", nil, nil)
 	descCertUntil = prometheus.NewDesc("pecd_certificate_until_timestamp_seconds", "When the certificate that signs now ends.", nil, nil)
 	descCRLNext   = prometheus.NewDesc("pecd_crl_next_update_timestamp_seconds", "When a revocation list runs out; 0 if none could be had.", []string{"source"}, nil)

@@ -20,6 +20,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -106,7 +107,7 @@ type Status struct {
 	Signed    time.Time // when its maker signed it, as he says; zero if he does not
 	Signer    string    // who signed it
 	Changed   time.Time // when it was taken; its age in content
-	Checked   time.Time // when it was last known to be the current one; its age
+	Checked   time.Time // when it was last known to be the current one; a file: when it was written; its age
 	Tried     time.Time // last attempt
 	Failures  int       // since Checked
 	Err       error     // of the last attempt, nil if it was good
@@ -196,7 +197,7 @@ func (k *Keeper) Load(ctx context.Context) error {
 		return fmt.Errorf("%w: the last good one cannot be used: %w", ErrNone, err)
 	}
 	if k.Directory() == nil || c.digest != k.digest {
-		k.take(c, it.Fetched, it.Validators)
+		k.take(c, it.Fetched, k.asOf(it.Validators, it.Fetched), it.Validators)
 	}
 	return nil
 }
@@ -216,15 +217,36 @@ func (k *Keeper) get(ctx context.Context, force bool) (*fetch.Answer, error) {
 	return k.o.Client.Get(ctx, k.o.URL, have)
 }
 
+// readFile reads a file that somebody else puts there. When he did so is its
+// validator, as the date of a server is: the cache keeps it.
 func readFile(name string) (*fetch.Answer, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("index: %w", err)
+	}
 	data, err := io.ReadAll(io.LimitReader(f, directoryLimit+1))
 	if err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
-	return &fetch.Answer{Body: data}, nil
+	return &fetch.Answer{Body: data, Validators: fetch.Validators{LastModified: info.ModTime().UTC().Format(http.TimeFormat)}}, nil
+}
+
+// asOf returns the instant at which a directory that was got at got, with these
+// validators, was last known to be the current one. A server says so each time it is
+// asked. A file says nothing by being there: whoever fetches it may have stopped long
+// ago, so it counts from when it was written.
+func (k *Keeper) asOf(v fetch.Validators, got time.Time) time.Time {
+	if k.o.File == "" {
+		return got
+	}
+	written, err := http.ParseTime(v.LastModified)
+	if err != nil || written.After(got) {
+		return got // a cache from before, or a clock that was ahead
+	}
+	return written
 }

@@ -47,6 +47,56 @@ func TestFile(t *testing.T) {
 	}
 }
 
+// TestFileAge: a file is as old as it is, however often it is read, also after a start
+// without it; and it is not read without a pause for being old.
+func TestFileAge(t *testing.T) {
+	s := newScene(t)
+	s.now = s.now.Truncate(time.Second) // as dates of files are kept
+	file := filepath.Join(t.TempDir(), "igpec.ldif.p7m")
+	write := func(at time.Time, ps ...directory.Provider) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(file, s.signed(ldif(t, ps...)), 0o644), os.Chtimes(file, at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	checked := func(k *Keeper, want time.Time) {
+		t.Helper()
+		if st := k.Status(); !st.Checked.Equal(want) {
+			t.Errorf("checked at %s, want %s", st.Checked, want)
+		}
+	}
+	ofFile := func(o *Options) { o.URL, o.Client, o.File = "", nil, file }
+	k := s.keeper(ofFile)
+	first := s.now.Add(-time.Hour)
+	write(first, provider("Alfa", "alfa.example"))
+	s.update(k)
+	checked(k, first)
+	s.forward(3 * day)
+	if c := s.update(k); c.Taken {
+		t.Error("taken twice")
+	}
+	checked(k, first)
+	if d := k.pause(); d != DefaultInterval {
+		t.Errorf("an old file is read again after %s", d)
+	}
+	second := s.now.Add(-time.Minute)
+	write(second, provider("Alfa", "alfa.example"), provider("Beta", "beta.example"))
+	s.update(k)
+	checked(k, second)
+	s.forward(day)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	again := s.keeper(ofFile)
+	if err := again.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	checked(again, second)
+	write(s.now.Add(day), provider("Alfa", "alfa.example")) // whose clock is ahead
+	s.update(k)
+	checked(k, s.now)
+}
+
 // TestRun: daily, sooner after a failure, at once if there is none.
 func TestRun(t *testing.T) {
 	s := newScene(t)

@@ -97,10 +97,10 @@ func (k *Keeper) update(ctx context.Context, force bool, now time.Time) (*Change
 	}
 	if old != nil && c.digest == k.digest {
 		k.validators = a.Validators
-		k.checked(now)
+		k.checked(k.asOf(a.Validators, now))
 		return new(Change), nil
 	}
-	k.take(c, now, a.Validators)
+	k.take(c, now, k.asOf(a.Validators, now), a.Validators)
 	change := diff(old, c.directory)
 	k.o.Log.Info("directory taken", "providers", len(c.directory.Providers()), "domains", c.directory.Domains(),
 		"added", len(change.Added), "removed", len(change.Removed), "moved", len(change.Moved), "forced", force)
@@ -143,14 +143,15 @@ func (k *Keeper) save(p7m []byte, now time.Time, v fetch.Validators) error {
 	return k.o.Cache.Save(&fetch.Item{Key: k.o.source(), Fetched: now, Validators: v, Body: p7m})
 }
 
-func (k *Keeper) checked(now time.Time) {
+func (k *Keeper) checked(at time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.status.Checked = now
+	k.status.Checked = at
 }
 
-// take makes c the directory in use.
-func (k *Keeper) take(c *candidate, now time.Time, v fetch.Validators) {
+// take makes c, which was last known to be the current one at checked, the directory
+// in use.
+func (k *Keeper) take(c *candidate, now, checked time.Time, v fetch.Validators) {
 	if k.o.OnChange != nil {
 		k.o.OnChange(c.directory)
 	}
@@ -160,7 +161,7 @@ func (k *Keeper) take(c *candidate, now time.Time, v fetch.Validators) {
 	defer k.mu.Unlock()
 	k.status.Providers, k.status.Domains = len(c.directory.Providers()), c.directory.Domains()
 	k.status.Signed, k.status.Signer = c.signed, c.signer.Subject.String()
-	k.status.Changed, k.status.Checked = now, now
+	k.status.Changed, k.status.Checked = now, checked
 }
 
 // compare returns why c should not follow old.
@@ -244,7 +245,7 @@ func diff(old, d *directory.Directory) *Change {
 
 // Run updates the directory every Interval, and after a failure every Retry,
 // until ctx ends. It returns the cause of that. The first update is due an
-// Interval after the one in use was last checked.
+// Interval after the one in use was last checked, or was looked for.
 func (k *Keeper) Run(ctx context.Context) error {
 	for {
 		select {
@@ -267,7 +268,11 @@ func (k *Keeper) pause() time.Duration {
 	if st.Checked.IsZero() {
 		return 0
 	}
-	return max(k.spread(k.o.Interval)-k.o.Now().Sub(st.Checked), 0)
+	last := st.Checked
+	if st.Tried.After(last) { // a file is as old as it is, however often it is read
+		last = st.Tried
+	}
+	return max(k.spread(k.o.Interval)-k.o.Now().Sub(last), 0)
 }
 
 // spread makes d up to a tenth shorter, so that the providers do not all come at

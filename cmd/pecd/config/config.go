@@ -124,7 +124,8 @@ type Trust struct {
 
 // Directory is the index of all providers (indice dei gestori).
 type Directory struct {
-	// File is the signed LDIF (igpec.ldif.p7m, DER), if somebody else fetches it.
+	// File is the signed LDIF (igpec.ldif.p7m, DER), if somebody else fetches it. It is
+	// as current as its modification time says.
 	File string `toml:"file"`
 	// URL is where pecd fetches it itself, by HTTPS, daily.
 	URL string `toml:"url"`

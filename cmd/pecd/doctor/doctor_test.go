@@ -26,6 +26,7 @@ import (
 	"pecd/pec/directory"
 	"pecd/plugins/host"
 	"pecd/signer"
+	"pecd/signer/index"
 	"pecd/signer/revocation"
 )
 
@@ -77,7 +78,7 @@ func healthy(t *testing.T, mta string) (*stage.Stage, Site) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Loaded = &Loaded{Directory: d}
+	s.Loaded = &Loaded{Directory: d, Index: index.Status{Checked: s.Now}}
 	if mta == stage.MTASendmail {
 		s.Sendmail = readSendmail(t, st.Alfa.Sendmail.Home)
 	} else {
@@ -364,8 +365,10 @@ func sites(st *stage.Stage) []broken {
 			c.KeyUsage = x509.KeyUsageKeyEncipherment
 			s.Loaded = &Loaded{Directory: s.Loaded.Directory, Certificates: []*x509.Certificate{&c}}
 		}, words: "digitalSignature", ids: []string{"certificate-profile"}},
-		{name: "directory old", site: directoryAge(72 * time.Hour), words: "last known to be current", ids: []string{"directory-old"}},
-		{name: "directory dead", site: directoryAge(8 * 24 * time.Hour), words: "last known to be current", ids: []string{"directory-dead"}},
+		{name: "directory old", site: directoryAge("", 72*time.Hour), words: "last known to be current", ids: []string{"directory-old"}},
+		{name: "directory dead", site: directoryAge("", 8*24*time.Hour), words: "last known to be current", ids: []string{"directory-dead"}},
+		{name: "directory file old", site: directoryAge("/srv/igpec.ldif.p7m", 72*time.Hour), words: "/srv/igpec.ldif.p7m was last written on", ids: []string{"directory-file-old"}},
+		{name: "directory file dead", site: directoryAge("/srv/igpec.ldif.p7m", 8*24*time.Hour), words: "/srv/igpec.ldif.p7m was last written on", ids: []string{"directory-file-dead"}},
 		{name: "CRL missing", site: crl(revocation.Status{Source: "http://ca/x.crl", Err: errors.New("404")}), words: "404", ids: []string{"crl-missing"}},
 		{name: "CRL ended", site: crl(revocation.Status{Source: "http://ca/x.crl", ThisUpdate: time.Unix(1, 0), NextUpdate: time.Unix(9, 0)}), words: "1970", ids: []string{"crl-expired"}},
 		{name: "CRL fails", site: crl(revocation.Status{Source: "http://ca/x.crl", ThisUpdate: time.Unix(1, 0), NextUpdate: time.Now().Add(time.Hour), Failures: 3, Err: errors.New("no route")}),
@@ -528,16 +531,12 @@ func loadError(text string) func(*testing.T, *Site) {
 	}
 }
 
-func directoryAge(age time.Duration) func(*testing.T, *Site) {
-	return func(t *testing.T, s *Site) {
-		file := filepath.Join(t.TempDir(), "igpec")
-		if err := os.WriteFile(file, nil, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chtimes(file, time.Time{}, s.Now.Add(-age)); err != nil {
-			t.Fatal(err)
-		}
-		s.Config.Directory.File = file
+// directoryAge is a directory of that age, in a file or, where there is no name, fetched.
+func directoryAge(file string, age time.Duration) func(*testing.T, *Site) {
+	return func(_ *testing.T, s *Site) {
+		l := *s.Loaded
+		l.Index.Checked = s.Now.Add(-age)
+		s.Loaded, s.Config.Directory.File = &l, file
 	}
 }
 

@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -64,24 +63,20 @@ func loadFinding(err string) string {
 
 // directory looks how old the directory is.
 func (v *visit) directory() {
-	l := v.Loaded
-	if l.Directory == nil {
+	l, checked := v.Loaded, v.Loaded.Index.Checked
+	if l.Directory == nil || checked.IsZero() {
 		return
 	}
-	checked := l.Index.Checked
-	if f := v.Config.Directory.File; f != "" {
-		st, err := os.Stat(f)
-		if err != nil {
-			v.add("directory-unreadable", text(err))
-			return
-		}
-		checked = st.ModTime()
+	at := checked.UTC().Format(time.DateTime)
+	old, dead, what := "directory-old", "directory-dead", "the directory of providers was last known to be current on "+at
+	if f := v.Config.Directory.File; f != "" { // pecd directory update would read the same again
+		old, dead, what = "directory-file-old", "directory-file-dead", "directory.file: "+f+" was last written on "+at
 	}
 	switch age := v.Now.Sub(checked); {
 	case age > directoryDead:
-		v.add("directory-dead", "the directory of providers was last known to be current on %s", checked.UTC().Format(time.DateTime))
+		v.add(dead, what)
 	case age > directoryOld:
-		v.add("directory-old", "the directory of providers was last known to be current on %s", checked.UTC().Format(time.DateTime))
+		v.add(old, what)
 	}
 }
 
