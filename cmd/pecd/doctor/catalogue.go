@@ -102,6 +102,7 @@ var catalogue = map[string]Entry{
 	"auth-macro":         {Error, "pecd does not hear who has logged in", "Without a login nothing is certified: every message is refused.", setupFix},
 	"no-login":           {Error, "A submission service takes no logins", "Without a login nothing is certified: every message is refused.", "set smtpd_sasl_auth_enable=yes for the service in {postfix}/master.cf"},
 	"sender-login":       {Error, "Nobody checks that users send in their own name", "A user could send certified mail in the name of another.", setupFix},
+	"sender-table":       {Error, "Postfix checks in whose name users send, and has no table for it", "Without a table every user who has logged in is refused (553).", "name a table of addresses and their logins as smtpd_sender_login_maps in {postfix}/main.cf; or take reject_sender_login_mismatch away and set access.sender_login = \"match\" in {config}"},
 	"cleanup-missing":    {Error, "A cleanup service is missing", "Postfix cannot take any mail there.", setupFix},
 	"headers-dropped":    {Error, "Postfix drops header fields before pecd sees them", "pecd must see Bcc, to refuse it; otherwise blind copies vanish.", setupFix},
 	"original-changed":   {Error, "Postfix changes messages before pecd sees them", "What is certified is not what the user sent.", setupFix},

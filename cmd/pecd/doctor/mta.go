@@ -30,13 +30,25 @@ func (v *visit) submission() {
 		if p.Knows("smtpd_forbid_bare_newline") && p.In(s, "smtpd_forbid_bare_newline") != "reject" {
 			v.add("bare-newline", "%s: smtpd_forbid_bare_newline is %q", s.Key(), p.In(s, "smtpd_forbid_bare_newline"))
 		}
-		if v.want.MTAChecksSender && !strings.Contains(p.In(s, "smtpd_sender_restrictions"), "sender_login_mismatch") {
-			v.add("sender-login", "%s: access.sender_login is \"mta\", and smtpd_sender_restrictions has no reject_sender_login_mismatch", s.Key())
-		}
+		v.senders(s)
 		if p.In(s, "smtpd_sasl_auth_enable") != "yes" {
 			v.add("no-login", "%s: smtpd_sasl_auth_enable is %q", s.Key(), p.In(s, "smtpd_sasl_auth_enable"))
 		}
 		v.cleanup(s)
+	}
+}
+
+// senders looks whether Postfix holds users to addresses of their own, where that is left
+// to it, and whether it has a table to look them up in, also where it is not.
+func (v *visit) senders(s *setup.Service) {
+	p := v.Postfix
+	if checked := p.In(s, "smtpd_sender_restrictions"); v.want.MTAChecksSender && !setup.ChecksSender(checked) {
+		v.add("sender-login", "%s: access.sender_login is \"mta\", and smtpd_sender_restrictions is %q, with no reject_sender_login_mismatch before what permits", s.Key(), checked)
+	}
+	for _, name := range []string{"smtpd_sender_restrictions", "smtpd_relay_restrictions", "smtpd_recipient_restrictions"} {
+		if setup.ChecksSender(p.In(s, name)) && p.In(s, "smtpd_sender_login_maps") == "" {
+			v.add("sender-table", "%s: %s is %q, and smtpd_sender_login_maps is empty", s.Key(), name, p.In(s, name))
+		}
 	}
 }
 

@@ -20,6 +20,9 @@ var (
 	// ErrRemote says that pecd hands signed messages in from another machine, and that no
 	// listener was written for it by hand.
 	ErrRemote = errors.New("courier.mta is not an address of this machine")
+	// ErrSenders says that Postfix is to hold users to addresses of their own, and has
+	// nothing to look them up in.
+	ErrSenders = errors.New("no table says who may send as whom")
 	// ErrNothing says that there is nothing to take back.
 	ErrNothing = errors.New("nothing to take back: pecd setup has changed nothing here")
 	// ErrExists says that there is an installation already.

@@ -60,7 +60,10 @@ type planner struct {
 // Plan says what must change for pecd. It is empty where all is as it should be.
 func (p *Postfix) Plan(ctx context.Context, want Wants) (*Plan, error) {
 	pl := &planner{ctx: ctx, pf: p, want: want}
-	dkim := pl.submissions()
+	dkim, err := pl.submissions()
+	if err != nil {
+		return nil, err
+	}
 	if want.Gate != "" {
 		pl.gates()
 	}
@@ -169,7 +172,7 @@ func (pl *planner) milter(s *Service, want string, takeSigners bool, reason stri
 }
 
 // submissions plans the access point. It returns the DKIM signers that must move.
-func (pl *planner) submissions() (dkim []string) {
+func (pl *planner) submissions() (dkim []string, err error) {
 	list := pl.pf.Submissions(pl.want.Reinject)
 	if len(list) == 0 {
 		pl.plan.Notes = append(pl.plan.Notes, "No service for users to log in was found, so a submission service is added. See that Postfix can check passwords (smtpd_sasl_type, smtpd_sasl_path) and has a TLS certificate.")
@@ -186,7 +189,9 @@ func (pl *planner) submissions() (dkim []string) {
 				dkim = append(dkim, d)
 			}
 		}
-		pl.submission(s)
+		if err := pl.submission(s); err != nil {
+			return nil, err
+		}
 	}
 	if slices.ContainsFunc(list, func(s *Service) bool {
 		return slices.ContainsFunc(Milters(pl.pf.In(s, "smtpd_milters")), Milter.RunsHandlers)
@@ -206,11 +211,11 @@ func (pl *planner) submissions() (dkim []string) {
 			pl.ensure(c, o.name, o.value, o.reason)
 		}
 	}
-	return dkim
+	return dkim, nil
 }
 
 // submission plans what a submission service needs beside the milter.
-func (pl *planner) submission(s *Service) {
+func (pl *planner) submission(s *Service) error {
 	pl.ensure(s, "cleanup_service_name", "subcleanup", "its own cleanup keeps every octet as it came")
 	pl.ensure(s, "smtpd_proxy_filter", "", "before a proxy a milter sees no message, and nothing would be certified; against viruses pecd has plugins")
 	if pl.pf.Knows("smtpd_forbid_bare_newline") && pl.pf.In(s, "smtpd_forbid_bare_newline") != "reject" {
@@ -219,11 +224,7 @@ func (pl *planner) submission(s *Service) {
 	if pl.pf.Knows("smtpd_forbid_bare_newline_exclusions") {
 		pl.ensure(s, "smtpd_forbid_bare_newline_exclusions", "", "no client is excepted from that")
 	}
-	if pl.want.MTAChecksSender && !strings.Contains(pl.pf.In(s, "smtpd_sender_restrictions"), "sender_login_mismatch") {
-		old := pl.pf.In(s, "smtpd_sender_restrictions")
-		pl.option(s, "smtpd_sender_restrictions", strings.TrimPrefix(old+",reject_authenticated_sender_login_mismatch", ","),
-			"access.sender_login is \"mta\": Postfix must see that users send in their own name")
-	}
+	return pl.senders(s)
 }
 
 // gates plans the gate at port 25.
