@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -280,6 +281,52 @@ func TestConfigCheck(t *testing.T) {
 				t.Error("a key is shown")
 			}
 		})
+	}
+}
+
+// TestConfigCheckOwners: root reads a key that is root's, and the daemon would not.
+func TestConfigCheckOwners(t *testing.T) {
+	s := newSite(t)
+	store := filepath.Join(s.dir, "store")
+	if err := os.Mkdir(store, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := pecd("config", "check", "--config", s.config); code != 0 {
+		t.Fatalf("exit %d, %q", code, errs)
+	}
+	if os.Geteuid() != 0 {
+		t.Fatal("needs root: it gives the store to another user")
+	}
+	if err := os.Chown(store, 12345, -1); err != nil {
+		t.Fatal(err)
+	}
+	key := s.Alfa.Identity.KeyFile
+	code, out, errs := pecd("config", "check", "--config", s.config)
+	if code != 78 || strings.Contains(out, "good") {
+		t.Errorf("exit %d, %q", code, out)
+	}
+	for _, want := range []string{":5: signer.key: " + key + " belongs to root: pecd, which runs as 12345, cannot read it", "fix: chown 12345 " + key} {
+		if !strings.Contains(errs, want) {
+			t.Errorf("%q lacks %q", errs, want)
+		}
+	}
+	if err := os.Chown(key, 12345, -1); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := pecd("config", "check", "--config", s.config); code != 0 {
+		t.Errorf("a key of the daemon's: exit %d, %q", code, errs)
+	}
+}
+
+// TestQuickstartKey: whose key the daemon cannot read is told at once.
+func TestQuickstartKey(t *testing.T) {
+	s := newSite(t)
+	me := os.Geteuid()
+	for uid, want := range map[int]string{-1: "", me: "", me + 12345: "cannot read it; run:\n  chown " + strconv.Itoa(me+12345) + " " + s.directory} {
+		var out strings.Builder
+		if err := tellOwner(&out, s.directory, uid); err != nil || !strings.Contains(out.String(), want) || want == "" && out.Len() > 0 {
+			t.Errorf("user %d: %q, %v", uid, out.String(), err)
+		}
 	}
 }
 

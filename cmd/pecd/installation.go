@@ -165,6 +165,9 @@ func (c *configCheckCmd) Run(ctx context.Context, std streams) (err error) {
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return in.config.Problem("store.path", err, "")
 	}
+	if err := in.config.CheckOwners(); err != nil {
+		return err
+	}
 	if err := checkPlugins(ctx, in.config); err != nil {
 		return err
 	}

@@ -5,12 +5,15 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
+	"pecd/cmd/pecd/config"
 	"pecd/cmd/pecd/setup"
 )
 
@@ -80,6 +83,11 @@ func (c *quickstartCmd) Run(ctx context.Context, std streams) error {
 	if c.Key == "" {
 		fmt.Fprintln(std.out, "The key is for tests: what it signs has no legal value, and no other provider believes it.")
 	}
+	if c.Key != "" {
+		if err := tellOwner(std.out, q.Key, uid); err != nil {
+			return err
+		}
+	}
 	file := filepath.Join(q.Dir, "pecd.toml")
 	groups, mta, name := "  usermod -aG postfix pecd       # pecd gives its sockets to Postfix's group\n", "postfix", "Postfix"
 	if q.Sendmail {
@@ -92,6 +100,18 @@ func (c *quickstartCmd) Run(ctx context.Context, std streams) error {
   pecd doctor --config %[1]s
 Make the mailboxes posta-certificata@%[2]s and ricevute@%[2]s.
 `, file, c.Domain, groups, mta, name)
+	return err
+}
+
+// tellOwner tells of a key that the daemon, which runs as the user uid, cannot read.
+// Nothing is known of a user below 0.
+func tellOwner(to io.Writer, key string, uid int) error {
+	st, err := os.Stat(key)
+	if err != nil || uid < 0 || config.Owner(st) == uint32(uid) {
+		return nil // pecd config check tells of a key that is not there
+	}
+	f := config.Foreign{File: key, Owner: config.UserName(config.Owner(st)), Daemon: config.UserName(uint32(uid))}
+	_, err = fmt.Fprintf(to, "%s; run:\n  %s\n", f.What(), f.Fix())
 	return err
 }
 

@@ -67,7 +67,8 @@ type Signer struct {
 // A Key is a key with its certificate: in PEM files, in a PKCS #12 file, or the
 // key in a hardware module.
 type Key struct {
-	// Key is a PEM file with the private key, readable by its owner only (0600).
+	// Key is a PEM file with the private key, readable by its owner only (0600), who is
+	// the user that the daemon runs as; so are the other files with secrets.
 	Key string `toml:"key"`
 	// Certificate is a PEM file: the provider's certificate, then its issuers.
 	Certificate string `toml:"certificate"`

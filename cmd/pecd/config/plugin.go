@@ -130,14 +130,8 @@ func (c *Config) private(path string) (what string, ok bool) {
 	if err != nil {
 		file = c.file // the working directory is gone
 	}
-	for _, p := range []struct{ what, path string }{
-		{"the store", c.Store.Path}, {"the configuration", filepath.Dir(file)},
-		{"the signing key", c.Signer.Key.Key}, {"the signing key", c.Signer.PKCS12}, {"the key's password", c.Signer.PasswordFile},
-		{"the module's PIN", c.Signer.PINFile},
-		{"the next signing key", c.Signer.Next.Key.Key}, {"the next signing key", c.Signer.Next.PKCS12},
-		{"the next key's password", c.Signer.Next.PasswordFile}, {"the next module's PIN", c.Signer.Next.PINFile},
-		{"the directory's client key", c.Directory.ClientKey}, {"the time stamp's password", c.Seal.TSAPasswordFile},
-	} {
+	own := []secret{{what: "the store", path: c.Store.Path}, {what: "the configuration", path: filepath.Dir(file)}}
+	for _, p := range append(own, c.secrets()...) {
 		if !filepath.IsAbs(p.path) {
 			continue
 		}

@@ -26,6 +26,7 @@ var catalogue = map[string]Entry{
 	"key":    {Error, "Key or certificate cannot be used", "Without a key that matches its certificate nothing can be signed, and pecd does not start.", "pecd config check --config {config}"},
 	"hsm": {Error, "The hardware module cannot be reached", "Without it nothing is signed; all mail waits at the MTA.",
 		"pkcs11-tool --module MODULE --list-slots (signer.module in {config})"},
+	"private-owner":        {Error, "A file that only pecd may read belongs to another user", "Root can read it and the daemon cannot: it does not start, or cannot do what it needs the file for.", "chown pecd: FILE; chmod 600 FILE"},
 	"certificate-ends":     {Error, "A certificate has ended or ends soon", "Receivers refuse what is signed after its end, and pecd does not start.", "have it renewed; set signer.next in {config}"},
 	"certificate-profile":  {Warning, "A certificate is not as RFC 6109, 5.5 wants it", "Some providers refuse signatures by such certificates.", "have it issued anew"},
 	"trust":                {Error, "What pecd relies on cannot be read", "Without the CAs of the providers no message can be verified, and pecd does not start.", "pecd config check --config {config}"},

@@ -112,6 +112,7 @@ func Examine(ctx context.Context, s Site) []Finding {
 	}
 	v.want = setup.WantsOf(s.Config, d)
 	v.keys()
+	v.private()
 	v.store(ctx)
 	v.daemon(ctx)
 	if s.PostfixErr != nil {

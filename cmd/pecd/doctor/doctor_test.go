@@ -385,7 +385,13 @@ func sites(st *stage.Stage) []broken {
 				t.Fatal(err)
 			}
 			write(t, filepath.Join(s.Config.Store.Path, "availability"), "")
-		}, words: "availability belongs to user 0, the directory to 12345", ids: []string{"store-owner"}},
+		}, words: "availability belongs to user 0, the directory to 12345", ids: []string{"store-owner", "private-owner"}}, // the key is root's too
+		{name: "key of root's", site: func(t *testing.T, s *Site) {
+			storeMode(0o700)(t, s)
+			if err := os.Chown(s.Config.Store.Path, 12345, -1); err != nil {
+				t.Fatal(err)
+			}
+		}, words: "belongs to root: pecd, which runs as 12345, cannot read it", ids: []string{"private-owner"}},
 		{name: "store on tmpfs", site: func(t *testing.T, s *Site) {
 			dir, err := os.MkdirTemp("/dev/shm", "pecd-doctor-")
 			if err != nil {

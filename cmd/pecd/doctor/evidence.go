@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"pecd/cmd/pecd/config"
 )
 
 // An Evidence is what the daemon says of seals and witnesses.
@@ -82,21 +84,13 @@ func (v *visit) seals() {
 // sealOwner looks whether whoever runs the daemon can add to the sealed days: a command
 // that root ran may have left folders of root's.
 func (v *visit) sealOwner(dir string, st, store fs.FileInfo) {
-	if owner(st) != owner(store) {
-		v.add("seal-owner", "seal.path: %s belongs to user %d, the store to %d", dir, owner(st), owner(store))
+	if config.Owner(st) != config.Owner(store) {
+		v.add("seal-owner", "seal.path: %s belongs to user %d, the store to %d", dir, config.Owner(st), config.Owner(store))
 		return
 	}
-	if file, by := foreign(dir, owner(store), ""); file != "" {
-		v.add("seal-owner", "seal.path: %s belongs to user %d, the store to %d", file, by, owner(store))
+	if file, by := foreign(dir, config.Owner(store), ""); file != "" {
+		v.add("seal-owner", "seal.path: %s belongs to user %d, the store to %d", file, by, config.Owner(store))
 	}
-}
-
-// owner is the user to whom a file belongs.
-func owner(i fs.FileInfo) uint32 {
-	if s, ok := i.Sys().(*syscall.Stat_t); ok {
-		return s.Uid
-	}
-	return 0
 }
 
 // foreign is a file in a directory, other than but, that belongs to another user, and to
@@ -107,8 +101,8 @@ func foreign(dir string, user uint32, but string) (file string, by uint32) {
 		return "", 0 // told elsewhere
 	}
 	for _, e := range entries {
-		if i, err := e.Info(); err == nil && owner(i) != user && filepath.Join(dir, e.Name()) != but {
-			return filepath.Join(dir, e.Name()), owner(i)
+		if i, err := e.Info(); err == nil && config.Owner(i) != user && filepath.Join(dir, e.Name()) != but {
+			return filepath.Join(dir, e.Name()), config.Owner(i)
 		}
 	}
 	return "", 0

@@ -37,6 +37,14 @@ func (v *visit) keys() {
 	v.revocation()
 }
 
+// private looks whether the daemon can read what nobody else may.
+func (v *visit) private() {
+	for _, f := range v.Config.Foreign() {
+		v.add("private-owner", f.Key+": "+f.What())
+		v.found[len(v.found)-1].Fix = f.Fix()
+	}
+}
+
 // loadFinding says which finding an error of loading is.
 func loadFinding(err string) string {
 	m := table.FindStringSubmatch(err)

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pecd/cmd/pecd/config"
 	"pecd/logstore"
 	"pecd/logstore/seal"
 )
@@ -46,8 +47,8 @@ func (v *visit) store(ctx context.Context) {
 	if unix.Access(dir, unix.W_OK|unix.X_OK) != nil || st.Mode().Perm()&0o300 != 0o300 {
 		v.add("store-unwritable", "store.path: %s cannot be written by its owner (mode %#o)", dir, st.Mode().Perm())
 	}
-	if file, by := foreign(dir, owner(st), filepath.Clean(v.Config.Seal.Path)); file != "" {
-		v.add("store-owner", "store.path: %s belongs to user %d, the directory to %d", file, by, owner(st))
+	if file, by := foreign(dir, config.Owner(st), filepath.Clean(v.Config.Seal.Path)); file != "" {
+		v.add("store-owner", "store.path: %s belongs to user %d, the directory to %d", file, by, config.Owner(st))
 	}
 	v.disk("store.path", dir, 3*v.Config.Access.MaxSize)
 	v.waiting(ctx, dir)
