@@ -10,7 +10,6 @@ import (
 
 	"pecd/cmd/pecd/config"
 	"pecd/cmd/pecd/setup"
-	"pecd/pec/directory"
 )
 
 // setupPostfixCmd is pecd setup postfix.
@@ -38,7 +37,7 @@ func (c *setupPostfixCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	want := setup.WantsOf(cfg, providers(ctx, c.Config, cfg, std))
+	want := wantsOf(ctx, cfg, std)
 	plan, err := pf.Plan(ctx, want)
 	if err != nil {
 		return err
@@ -66,18 +65,22 @@ func (c *setupPostfixCmd) Run(ctx context.Context, std streams) error {
 	return err
 }
 
-// providers is the directory of providers, or nil with a word about what is left out.
-func providers(ctx context.Context, file string, cfg *config.Config, std streams) *directory.Directory {
-	in, err := load(ctx, file, lookAt(cfg))
-	if err != nil {
-		fmt.Fprintf(std.err, "note: only the domain of provider.domain is set up, and no TLS policy for other providers: %v\n  run this again when that is mended\n", err)
-		return nil
+// wantsOf is what the MTA is asked for. The directory is read without the key: what the
+// MTA needs must not hang on a hardware module, or on the day a certificate ends.
+func wantsOf(ctx context.Context, cfg *config.Config, std streams) setup.Wants {
+	in := &installation{config: cfg}
+	err := in.loadTrust(ctx, lookAt(cfg))
+	if in.trust != nil && in.trust.revocation != nil {
+		in.trust.revocation.Close()
 	}
-	d := in.directory
-	if err := in.close(); err != nil {
-		fmt.Fprintln(std.err, "note:", err)
+	want := setup.WantsOf(cfg, in.directory)
+	if want.Partial {
+		if err == nil {
+			err = fmt.Errorf("the directory does not give the domain %s to a provider with the name %q", cfg.Provider.Domain, cfg.Provider.Name)
+		}
+		fmt.Fprintf(std.err, "note: only the domain of provider.domain is set up, no TLS policy for other providers is made, and tables of an earlier --apply stay as they are: %v\n  run this again when that is mended\n", err)
 	}
-	return d
+	return want
 }
 
 func undoPostfix(ctx context.Context, pf *setup.Postfix, out io.Writer) error {

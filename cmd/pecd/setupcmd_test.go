@@ -149,3 +149,43 @@ func TestSetupSendmail(t *testing.T) {
 		}
 	}
 }
+
+// TestSetupWithoutKey: what Postfix needs does not hang on the key, and where the
+// directory cannot be had nothing that was set up is taken away.
+func TestSetupWithoutKey(t *testing.T) {
+	dir, postfix := filepath.Join(t.TempDir(), "pecd"), plainPostfix(t)
+	file := filepath.Join(dir, "pecd.toml")
+	setup := []string{"setup", "postfix", "--config", file, "--postfix-config-dir", postfix}
+	must := func(words string, args ...string) {
+		t.Helper()
+		if code, out, errs := command(t, args...); code != 0 || !strings.Contains(out+errs, words) {
+			t.Fatalf("%s: %d, no %q\n%s%s", strings.Join(args, " "), code, words, out, errs)
+		}
+	}
+	broken := func(name string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("broken"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must("no legal value", "quickstart", "pec.example", "--dir", dir, "--store", filepath.Join(dir, "store"))
+	broken("test-key.pem")
+	if code, out, errs := command(t, append(setup, "--apply")...); code != 0 || strings.Contains(errs, "provider.domain") {
+		t.Fatalf("without the key: %d\n%s%s", code, out, errs)
+	}
+	table := filepath.Join(postfix, "pecd_transport")
+	before, err := os.ReadFile(table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := string(before) + "second.example lmtp:unix:/run/pecd/lmtp.sock\n" // as with a larger directory
+	if err := os.WriteFile(table, []byte(more), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	broken("test-igpec.ldif.p7m")
+	must("nothing to do", append(setup, "--apply")...)
+	must("tables of an earlier --apply stay", setup...)
+	if after, err := os.ReadFile(table); err != nil || string(after) != more {
+		t.Errorf("%q, %v", after, err)
+	}
+}

@@ -40,7 +40,7 @@ func (c *setupSendmailCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	want := setup.WantsOf(cfg, providers(ctx, c.Config, cfg, std))
+	want := wantsOf(ctx, cfg, std)
 	plan, err := s.Plan(ctx, want)
 	if err != nil {
 		return err

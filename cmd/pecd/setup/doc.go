@@ -20,6 +20,9 @@ var (
 	// ErrRemote says that pecd hands signed messages in from another machine, and that no
 	// listener was written for it by hand.
 	ErrRemote = errors.New("courier.mta is not an address of this machine")
+	// ErrPartial says that a table must be written anew, and that not all that belongs in
+	// it is known.
+	ErrPartial = errors.New("the directory of providers cannot be had, and without it a table of pecd's cannot be written anew")
 	// ErrNothing says that there is nothing to take back.
 	ErrNothing = errors.New("nothing to take back: pecd setup has changed nothing here")
 	// ErrExists says that there is an installation already.

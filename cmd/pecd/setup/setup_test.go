@@ -308,3 +308,49 @@ func TestSystemInstance(t *testing.T) {
 		}
 	}
 }
+
+// TestPartial: where the directory cannot be had, the tables of an earlier application keep
+// the domains that are not known now, and what else a panel took away comes back.
+func TestPartial(t *testing.T) {
+	f := panels["plain"]
+	dir := instance(t, f.main+"virtual_mailbox_domains = pec.example, second.example\ntransport_maps = inline:{ { anna@second.example = smtp:[192.0.2.1] } }\n", f.master)
+	w := wants()
+	w.Domains = []string{"pec.example", "second.example"}
+	p := read(t, dir)
+	pl, err := p.Plan(t.Context(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Apply(t.Context(), pl, w, noon); err != nil {
+		t.Fatal(err)
+	}
+	part := wants()
+	part.Partial, part.Peers = true, nil
+	p = read(t, dir)
+	if pl, err = p.Plan(t.Context(), part); err != nil || !pl.Empty() {
+		t.Fatalf("%v, %v", pl, err)
+	}
+	for _, args := range [][]string{{"-e", "transport_maps=", "smtp_tls_policy_maps="}, {"-PX", "submission/inet/smtpd_milters"}} {
+		if _, err := run(t.Context(), "postconf", append([]string{"-c", dir}, args...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p = read(t, dir)
+	if pl, err = p.Plan(t.Context(), part); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Apply(t.Context(), pl, part, noon.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	now := read(t, dir)
+	if !now.RoutesTo(t.Context(), "second.example", w.LMTP) || now.TLSPolicies(t.Context(), w.Peers)["beta.example"] != "encrypt" {
+		t.Errorf("second.example goes to %s, TLS %v", now.Route(t.Context(), "second.example"), now.TLSPolicies(t.Context(), w.Peers))
+	}
+	if _, at := now.FindMilter(now.Service("submission", "inet"), w.Access); at < 0 {
+		t.Error("the milter did not come back")
+	}
+	part.LMTP = "unix:/run/pecd/other.sock" // all lines of the table must change
+	if _, err := now.Plan(t.Context(), part); !errors.Is(err, ErrPartial) || !strings.Contains(err.Error(), "other.sock") {
+		t.Errorf("pecd has moved: %v", err)
+	}
+}
