@@ -156,7 +156,11 @@ var postfixes = []broken{
 		"  -o cleanup_service_name=subcleanup\n  -o smtpd_forbid_bare_newline=reject\npickup ", words: "smtpd_sasl_auth_enable is", ids: []string{"no-login", "port-closed"}},
 	{name: "bare newline", from: "-o smtpd_forbid_bare_newline=reject", to: "-o smtpd_forbid_bare_newline=no", words: `smtpd_forbid_bare_newline is "no"`, ids: []string{"bare-newline"}},
 	{name: "sender login", from: "-o smtpd_sender_restrictions=reject_authenticated_sender_login_mismatch", to: "-o smtpd_sender_restrictions=",
-		site: func(_ *testing.T, s *Site) { s.Config.Access.SenderLogin = "mta" }, words: "no reject_sender_login_mismatch", ids: []string{"sender-login"}},
+		site: senderByMTA, words: "no reject_sender_login_mismatch", ids: []string{"sender-login"}},
+	{name: "sender login that is not reached", from: "-o smtpd_sender_restrictions=reject_authenticated_sender_login_mismatch", to: "-o smtpd_sender_restrictions=permit_sasl_authenticated,reject_sender_login_mismatch",
+		site: senderByMTA, words: "before what permits", ids: []string{"sender-login"}},
+	{name: "sender login of those who did not log in", from: "-o smtpd_sender_restrictions=reject_authenticated_sender_login_mismatch", to: "-o smtpd_sender_restrictions=reject_unauthenticated_sender_login_mismatch",
+		site: senderByMTA, ids: []string{"sender-login"}},
 	{name: "plain cleanup", from: "-o cleanup_service_name=subcleanup", to: "-o cleanup_service_name=cleanup", words: "bcc", ids: []string{"headers-dropped", "original-changed"}},
 	{name: "no cleanup", from: "-o cleanup_service_name=subcleanup", to: "-o cleanup_service_name=ascleanup", words: `"ascleanup", and there is no such`, ids: []string{"cleanup-missing"}},
 	{name: "gate missing", from: "-o { smtpd_milters = { unix:DIR/sock/gate.sock, default_action=tempfail } }", to: "", words: "gate.sock", ids: []string{"gate-milter"}},
@@ -331,6 +335,9 @@ func tables(t *testing.T, p *stage.Provider) string {
 	}
 	return dir
 }
+
+// senderByMTA leaves it to the MTA who may send in whose name.
+func senderByMTA(_ *testing.T, s *Site) { s.Config.Access.SenderLogin = "mta" }
 
 // handlerKeys has Plesk sign for a domain.
 func handlerKeys(domain string) func(*testing.T, *Site) {

@@ -30,8 +30,8 @@ func (v *visit) submission() {
 		if p.Knows("smtpd_forbid_bare_newline") && p.In(s, "smtpd_forbid_bare_newline") != "reject" {
 			v.add("bare-newline", "%s: smtpd_forbid_bare_newline is %q", s.Key(), p.In(s, "smtpd_forbid_bare_newline"))
 		}
-		if v.want.MTAChecksSender && !strings.Contains(p.In(s, "smtpd_sender_restrictions"), "sender_login_mismatch") {
-			v.add("sender-login", "%s: access.sender_login is \"mta\", and smtpd_sender_restrictions has no reject_sender_login_mismatch", s.Key())
+		if v.want.MTAChecksSender && !setup.ChecksSender(p.In(s, "smtpd_sender_restrictions")) {
+			v.add("sender-login", "%s: access.sender_login is \"mta\", and smtpd_sender_restrictions (%s) has no reject_sender_login_mismatch before what permits", s.Key(), p.In(s, "smtpd_sender_restrictions"))
 		}
 		if p.In(s, "smtpd_sasl_auth_enable") != "yes" {
 			v.add("no-login", "%s: smtpd_sasl_auth_enable is %q", s.Key(), p.In(s, "smtpd_sasl_auth_enable"))

@@ -384,3 +384,32 @@ func TestForPecd(t *testing.T) {
 		}
 	}
 }
+
+// TestSenderLogin: where Postfix is to see that users send in their own name, it sees that
+// before it lets them pass.
+func TestSenderLogin(t *testing.T) {
+	t.Parallel()
+	for restrictions, want := range map[string]bool{
+		"": false, "reject_sender_login_mismatch": true, "reject_authenticated_sender_login_mismatch, permit_mynetworks": true,
+		"permit_mynetworks, reject_sender_login_mismatch": false, "reject_unauthenticated_sender_login_mismatch": false,
+		"check_sender_access inline:{ { x = permit } }, reject_sender_login_mismatch": true, "permit": false,
+	} {
+		if got := ChecksSender(restrictions); got != want {
+			t.Errorf("%q: %v", restrictions, got)
+		}
+	}
+	dir, w := hosting(t, "ispconfig"), wants()
+	w.MTAChecksSender = true
+	p := read(t, dir)
+	pl, err := p.Plan(t.Context(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Apply(t.Context(), pl, w, noon); err != nil {
+		t.Fatal(err)
+	}
+	now := read(t, dir)
+	if got := now.In(now.Service("submission", "inet"), "smtpd_sender_restrictions"); got != "reject_authenticated_sender_login_mismatch, permit_mynetworks, permit_sasl_authenticated" {
+		t.Errorf("submission: %q", got)
+	}
+}

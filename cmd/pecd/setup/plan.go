@@ -219,10 +219,10 @@ func (pl *planner) submission(s *Service) {
 	if pl.pf.Knows("smtpd_forbid_bare_newline_exclusions") {
 		pl.ensure(s, "smtpd_forbid_bare_newline_exclusions", "", "no client is excepted from that")
 	}
-	if pl.want.MTAChecksSender && !strings.Contains(pl.pf.In(s, "smtpd_sender_restrictions"), "sender_login_mismatch") {
-		old := pl.pf.In(s, "smtpd_sender_restrictions")
-		pl.option(s, "smtpd_sender_restrictions", strings.TrimPrefix(old+",reject_authenticated_sender_login_mismatch", ","),
-			"access.sender_login is \"mta\": Postfix must see that users send in their own name")
+	if old := pl.pf.In(s, "smtpd_sender_restrictions"); pl.want.MTAChecksSender && !ChecksSender(old) {
+		// First: behind a permit it would not be reached.
+		pl.option(s, "smtpd_sender_restrictions", strings.TrimSuffix("reject_authenticated_sender_login_mismatch, "+old, ", "),
+			"access.sender_login is \"mta\": Postfix must see that users send in their own name, before anything lets them pass")
 	}
 }
 

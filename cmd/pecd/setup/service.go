@@ -231,3 +231,17 @@ func plainHost(h string) string {
 	}
 	return strings.ToLower(h)
 }
+
+// ChecksSender reports whether restrictions refuse who has logged in and sends in the name
+// of another, before anything in them lets the client pass.
+func ChecksSender(restrictions string) bool {
+	for _, w := range Words(restrictions) {
+		switch {
+		case w == "reject_sender_login_mismatch", w == "reject_authenticated_sender_login_mismatch":
+			return true
+		case strings.HasPrefix(w, "permit"):
+			return false
+		}
+	}
+	return false
+}
