@@ -106,6 +106,7 @@ var catalogue = map[string]Entry{
 
 	// Postfix: port 25.
 	"port25-missing": {Error, "No service listens at port 25", "Other providers cannot send to this server.", "add the smtp service to {postfix}/master.cf (docs/postfix.md)"},
+	"port25-login":   {Error, "Users can log in at port 25", uncertify, "have users send by a submission port, then for each service that is named: postconf -c {postfix} -P \"smtp/inet/smtpd_sasl_auth_enable=no\" && postfix -c {postfix} reload"},
 	"gate-milter":    {Error, "pecd's gate is missing at port 25", "Ordinary mail that mailboxes refuse is bounced to addresses that may be forged.", setupFix},
 	"gate-accept":    {Warning, "Port 25 goes on without pecd when pecd is away", "Mail that the gate would refuse is taken.", setupFix},
 	"server-tls":     {Error, "Port 25 offers no TLS", "Other providers must send over TLS (RFC 6109, 5.3).", setupFix},

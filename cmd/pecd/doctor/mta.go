@@ -133,6 +133,9 @@ func (v *visit) gate() {
 	if len(list) == 0 {
 		v.add("port25-missing", "no service of Postfix's listens at port 25")
 	}
+	for _, s := range p.Port25Logins(v.want.Reinject) {
+		v.add("port25-login", "%s: smtpd_sasl_auth_enable is yes; what users send there does not pass pecd", s.Key())
+	}
 	for _, s := range list {
 		if words := strings.ToLower(p.In(s, "smtpd_discard_ehlo_keywords")); strings.Contains(words, "8bitmime") || strings.Contains(words, "starttls") {
 			v.add("ehlo-keywords", "%s: smtpd_discard_ehlo_keywords is %q", s.Key(), words)

@@ -64,6 +64,7 @@ func (p *Postfix) Plan(ctx context.Context, want Wants) (*Plan, error) {
 	if want.Gate != "" {
 		pl.gates()
 	}
+	pl.logins()
 	pl.strays()
 	if err := pl.listener(dkim); err != nil {
 		return nil, err
@@ -234,6 +235,19 @@ func (pl *planner) gates() {
 	}
 	for _, s := range list {
 		pl.milter(s, pl.want.Gate, false, "pecd's gate, after the filters: it refuses ordinary mail while the sender's server still listens")
+	}
+}
+
+// logins tells of logins at port 25. They are left to the administrator: users of his
+// domains that are not certified may send there, and it is theirs to change port first.
+func (pl *planner) logins() {
+	var where, set []string
+	for _, s := range pl.pf.Port25Logins(pl.want.Reinject) {
+		where = append(where, s.Key())
+		set = append(set, `"`+s.Key()+`/smtpd_sasl_auth_enable=no"`)
+	}
+	if len(where) > 0 {
+		pl.plan.Notes = append(pl.plan.Notes, fmt.Sprintf("Users can log in at port 25 (%s), and what they send there leaves uncertified, also from certified addresses. Have them send by a submission port, then: postconf -c %s -P %s", strings.Join(where, ", "), pl.pf.Dir, strings.Join(set, " ")))
 	}
 }
 

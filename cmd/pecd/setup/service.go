@@ -186,6 +186,11 @@ func (p *Postfix) Port25(reinject string) (list []*Service) {
 	return list
 }
 
+// Port25Logins are the services of Port25 at which users can log in.
+func (p *Postfix) Port25Logins(reinject string) []*Service {
+	return slices.DeleteFunc(p.Port25(reinject), func(s *Service) bool { return p.In(s, "smtpd_sasl_auth_enable") != "yes" })
+}
+
 // Loopback reports whether a service listens on this machine alone.
 func Loopback(s *Service) bool { return loopback(s.Name) }
 
