@@ -132,6 +132,7 @@ var catalogue = map[string]Entry{
 	"table":           {Error, "The MTA cannot read a table, or reads an old one", "All mail for which it needs the table waits, or goes where it should not.", "postmap -c {postfix} FILE"},
 	"tls-policy":      {Error, "TLS towards other providers is not compulsory", "Certified mail may travel in clear (RFC 6109, 5.3).", setupFix},
 	"size-limit":      {Error, "The MTA's size limit is too small", "Large messages are accepted and certified, and then cannot go out.", setupFix},
+	"mailbox-limit":   {Error, "Mailboxes may hold less than the largest message", "The service of Postfix's that delivers to them ends with an error, and all ordinary mail for it waits.", setupFix},
 	"header-limit":    {Warning, "The MTA cuts or refuses long header fields", breaks, setupFix},
 	"line-limit":      {Error, "The MTA cuts or folds long lines", breaks, setupFix},
 	"mime-conversion": {Error, "The MTA converts 8-bit parts", breaks, setupFix},

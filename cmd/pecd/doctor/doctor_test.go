@@ -211,6 +211,8 @@ var postfixes = []broken{
 	{name: "table gone", main: "virtual_alias_maps = hash:/nonexistent/pecd", words: "/nonexistent/pecd", ids: []string{"table"}},
 	{name: "TLS policy gone", main: "smtp_tls_policy_maps =", words: "beta.example (may)", ids: []string{"tls-policy"}},
 	{name: "small size", main: "message_size_limit = 10240000", words: "message_size_limit is 10240000 octets", ids: []string{"size-limit"}},
+	{name: "small mailboxes", main: "mailbox_size_limit = 51200000", from: "pickup ", to: "local unix - n n - - local\nvirtual unix - n n - - virtual\n  -o virtual_mailbox_limit=0\npickup ",
+		words: "local/unix: mailbox_size_limit is 51200000 octets", ids: []string{"mailbox-limit"}},
 	{name: "small headers", main: "header_size_limit = 102400", words: "102400", ids: []string{"header-limit"}},
 	{name: "line folding", main: "smtp_line_length_limit = 998", words: "smtp_line_length_limit is 998", ids: []string{"line-limit"}},
 	{name: "8-bit conversion", main: "disable_mime_output_conversion = no", words: `"no"`, ids: []string{"mime-conversion"}},

@@ -203,6 +203,9 @@ func (v *visit) settings(ctx context.Context) {
 	if n := p.Int("message_size_limit"); n != 0 && n < v.want.MinSize() {
 		v.add("size-limit", "message_size_limit is %d octets; originals of %d octets (access.max_size) need %d", n, v.want.MaxSize, v.want.MinSize())
 	}
+	for _, m := range p.SmallMailboxes(p.Int("message_size_limit")) {
+		v.add("mailbox-limit", "%s: %s is %d octets, and message_size_limit is %s", m.Service.Key(), m.Name, m.Limit, p.Get("message_size_limit"))
+	}
 	if n := p.Int("header_size_limit"); n < setup.MinHeaders {
 		v.add("header-limit", "header_size_limit is %d octets; %d are needed", n, setup.MinHeaders)
 	}

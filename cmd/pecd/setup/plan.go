@@ -392,6 +392,14 @@ func (pl *planner) settings() {
 	if n := pl.pf.Int("message_size_limit"); n != 0 && n < pl.want.MinSize() {
 		pl.param("message_size_limit", strconv.FormatInt(pl.want.Size, 10), "the envelope and the receipts of the largest original must fit")
 	}
+	for _, m := range pl.pf.SmallMailboxes(number(pl.pending("message_size_limit"))) {
+		const reason = "no mailbox may hold less than the largest message: otherwise the service that delivers ends with an error, and all ordinary mail for it waits"
+		if _, own := m.Service.Option(m.Name); own {
+			pl.option(m.Service, m.Name, "0", reason)
+		} else {
+			pl.param(m.Name, "0", reason)
+		}
+	}
 	if pl.pf.Int("header_size_limit") < MinHeaders {
 		pl.param("header_size_limit", strconv.Itoa(MinHeaders), "a longer header field would be cut")
 	}

@@ -250,3 +250,26 @@ func ChecksSender(restrictions string) bool {
 	}
 	return false
 }
+
+// A SmallMailbox is a limit to mailboxes with which a service of Postfix's delivers nothing.
+type SmallMailbox struct {
+	Service *Service
+	Name    string
+	Limit   int64
+}
+
+// SmallMailboxes are the limits with which local(8) and virtual(8) end with an error where
+// messages may have size octets (0: any).
+func (p *Postfix) SmallMailboxes(size int64) (list []SmallMailbox) {
+	for i := range p.Services {
+		s := &p.Services[i]
+		name := map[string]string{"local": "mailbox_size_limit", "virtual": "virtual_mailbox_limit"}[s.Program]
+		if name == "" {
+			continue
+		}
+		if limit := number(p.In(s, name)); limit != 0 && (size == 0 || limit < size) {
+			list = append(list, SmallMailbox{s, name, limit})
+		}
+	}
+	return list
+}

@@ -354,3 +354,21 @@ func TestPartial(t *testing.T) {
 		t.Errorf("pecd has moved: %v", err)
 	}
 }
+
+// TestSmallMailboxes: with the larger message_size_limit the limits of mailboxes go, or what
+// delivers to them would not start.
+func TestSmallMailboxes(t *testing.T) {
+	t.Parallel()
+	dir := instance(t, "", "smtp inet n - n - - smtpd\nlocal unix - n n - - local\nvirtual unix - n n - - virtual\n  -o virtual_mailbox_limit=20000000\n"+base)
+	if got := read(t, dir).SmallMailboxes(10240000); len(got) > 0 {
+		t.Errorf("before: %+v", got)
+	}
+	apply(t, read(t, dir))
+	now := read(t, dir)
+	if got := now.In(now.Service("virtual", "unix"), "virtual_mailbox_limit"); now.Get("mailbox_size_limit") != "0" || got != "0" {
+		t.Errorf("mailbox_size_limit is %s, virtual_mailbox_limit %s", now.Get("mailbox_size_limit"), got)
+	}
+	if got := now.SmallMailboxes(now.Int("message_size_limit")); len(got) > 0 {
+		t.Errorf("after: %+v", got)
+	}
+}
