@@ -115,6 +115,7 @@ var catalogue = map[string]Entry{
 	// Postfix: the listener for signed messages.
 	"listener-missing": {Error, "The MTA has no listener for signed messages", "What pecd has accepted cannot go out.", setupFix},
 	"listener-open":    {Error, "The listener for signed messages is open to others", "Anybody can send from it, to everywhere.", setupFix},
+	"listener-tls":     {Error, "The listener for signed messages demands TLS", "Postfix refuses what pecd hands in (530), and nothing that is certified goes out.", setupFix},
 	"listener-loop":    {Error, "The listener for signed messages calls pecd again", "Signed messages come back to pecd and are refused.", setupFix},
 	"listener-milter":  {Error, "A milter stands at the listener for signed messages", breaks, setupFix},
 	"listener-filter":  {Error, "A content filter stands behind the listener for signed messages", breaks, setupFix},

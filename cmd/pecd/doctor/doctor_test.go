@@ -181,6 +181,8 @@ var postfixes = []broken{
 		to: "-o smtpd_milters=unix:DIR/sock/access.sock\n  -o receive_override_options=no_unknown_recipient_checks,no_header_body_checks,", words: "calls pecd itself", ids: []string{"listener-loop"}},
 	{name: "amavis everywhere", main: "content_filter = smtp-amavis:[127.0.0.1]:10024", words: "smtp-amavis", ids: []string{"listener-filter", "filter-skipped"}},
 	{name: "checks at the listener", from: "no_header_body_checks,no_milters,no_address_mappings", to: "no_header_body_checks,no_milters", words: "without no_address_mappings", ids: []string{"listener-checks"}},
+	{name: "TLS at the listener", from: "-o syslog_name=alfa/reinject\n  -o smtpd_tls_security_level=none", to: "-o syslog_name=alfa/reinject\n  -o smtpd_tls_security_level=encrypt", words: "hands in without TLS", ids: []string{"listener-tls"}},
+	{name: "TLS at the listener, by the old setting", from: "-o syslog_name=alfa/reinject\n  -o smtpd_tls_security_level=none", to: "-o syslog_name=alfa/reinject\n  -o smtpd_tls_security_level=\n  -o smtpd_enforce_tls=yes", words: "hands in without TLS", ids: []string{"listener-tls"}},
 	{name: "headers dropped at the listener", from: "-o cleanup_service_name=recleanup", to: "-o cleanup_service_name=cleanup", words: "drops header fields", ids: []string{"listener-headers"}},
 	{name: "route away", main: "virtual_transport = lmtp:unix:private/dovecot-lmtp", words: "goes to lmtp:unix:private/dovecot-lmtp", ids: []string{"route"}},
 	{name: "domain gone", main: "virtual_mailbox_domains =", words: "takes no mail for alfa.example", ids: []string{"domain-refused"}},

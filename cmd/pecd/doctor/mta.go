@@ -173,6 +173,9 @@ func (v *visit) listener() {
 	if !setup.Loopback(s) && !setup.ForPecd(p.In(s, "mynetworks"), v.want.Reinject) {
 		v.add("listener-open", "%s takes mail from %q, and listens beyond this machine", s.Key(), p.In(s, "mynetworks"))
 	}
+	if p.DemandsTLS(s) {
+		v.add("listener-tls", "%s: smtpd_tls_security_level is %q, smtpd_enforce_tls %q; pecd hands in without TLS", s.Key(), p.In(s, "smtpd_tls_security_level"), p.In(s, "smtpd_enforce_tls"))
+	}
 	over := setup.Words(p.In(s, "receive_override_options"))
 	for _, m := range setup.Milters(p.In(s, "smtpd_milters")) {
 		switch {

@@ -290,6 +290,9 @@ func (pl *planner) listener(dkim []string) error {
 		s = pl.add(addr, "inet", "smtpd", "-", "where pecd hands in signed messages")
 		pl.option(s, "syslog_name", "postfix/pecd", "its own name in the log")
 	}
+	if pl.pf.DemandsTLS(s) {
+		pl.option(s, "smtpd_tls_security_level", "may", "pecd hands in without TLS, on this machine")
+	}
 	milters, overrides := strings.Join(dkim, ", "), reinjectOverrides+",no_milters"
 	if len(dkim) > 0 {
 		overrides = reinjectOverrides

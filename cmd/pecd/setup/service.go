@@ -273,3 +273,9 @@ func (p *Postfix) SmallMailboxes(size int64) (list []SmallMailbox) {
 	}
 	return list
 }
+
+// DemandsTLS reports whether a service refuses who does not begin with STARTTLS.
+func (p *Postfix) DemandsTLS(s *Service) bool {
+	level := p.In(s, "smtpd_tls_security_level") // what it says counts before smtpd_enforce_tls
+	return level == "encrypt" || level == "" && p.In(s, "smtpd_enforce_tls") == "yes"
+}

@@ -372,3 +372,18 @@ func TestSmallMailboxes(t *testing.T) {
 		t.Errorf("after: %+v", got)
 	}
 }
+
+// TestListenerTLS: the listener takes what comes without TLS, whatever main.cf demands of
+// others.
+func TestListenerTLS(t *testing.T) {
+	t.Parallel()
+	for _, demand := range []string{"smtpd_tls_security_level = encrypt\n", "smtpd_enforce_tls = yes\n"} {
+		dir := instance(t, "smtpd_tls_cert_file = /etc/x.pem\n"+demand, panels["bare"].master)
+		apply(t, read(t, dir))
+		now := read(t, dir)
+		l := now.Listener(wants().Reinject)
+		if got := now.In(l, "smtpd_tls_security_level"); got != "may" || now.DemandsTLS(l) {
+			t.Errorf("%s: the listener has %q", strings.TrimSpace(demand), got)
+		}
+	}
+}
