@@ -98,8 +98,11 @@ func undone(out io.Writer, backup string, left []string, err error, next string)
 		return err
 	}
 	if len(left) > 0 {
-		fmt.Fprintf(out, "changed by somebody since, and left alone: %s\n", strings.Join(left, ", "))
+		fmt.Fprintf(out, "changed by somebody since, or needed by that, and left alone: %s\n  what of it still calls pecd takes no mail without it: take pecd out there by hand before you remove pecd\n", strings.Join(left, ", "))
 	}
 	_, err = fmt.Fprintf(out, "taken back; a copy of the old files stays in %s\n  next: %s\n", backup, next)
+	if err == nil && len(left) > 0 {
+		return errNo
+	}
 	return err
 }

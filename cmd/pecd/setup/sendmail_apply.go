@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -248,6 +249,13 @@ func UndoSendmail(ctx context.Context, dir, program string) (backup string, left
 	if _, err := s.ask(ctx, s.path(CFFile), nil); err != nil {
 		return backup, left, err
 	}
+	cf, err := os.ReadFile(s.path(CFFile))
+	if err != nil {
+		return backup, left, err
+	}
+	if names := parseCF(cf).undefined(); len(names) > 0 {
+		return backup, left, fmt.Errorf("%w: what is left of %s asks for filters that are not defined any more (%s), and with it Sendmail does not start: take them out of InputMailFilters", ErrSendmail, s.path(MCFile), strings.Join(names, ", "))
+	}
 	done := backup + ".undone"
 	return done, left, os.Rename(backup, done)
 }
@@ -329,8 +337,21 @@ func (s *Sendmail) asMade(backup string, m *sendmailManifest) error {
 // false if some are not.
 func revert(now, old, after []byte) (text []byte, whole bool) {
 	s, whole := string(now), true
+	var filters []*hunk
 	hunks := diff(content(old), content(after))
-	for _, h := range slices.Backward(hunks) {
+	slices.Reverse(hunks)
+	for _, h := range hunks {
+		if filterOf(h) != "" {
+			filters = append(filters, h)
+		}
+	}
+	// Filters last: one that is still asked for must stay, or Sendmail does not start.
+	hunks = append(slices.DeleteFunc(hunks, func(h *hunk) bool { return filterOf(h) != "" }), filters...)
+	for _, h := range hunks {
+		if name := filterOf(h); name != "" && asksFor(s, name) {
+			whole = false
+			continue
+		}
 		ours, theirs := strings.Join(h.added, "\n")+"\n", ""
 		if len(h.removed) > 0 {
 			theirs = strings.Join(h.removed, "\n") + "\n"
@@ -350,4 +371,47 @@ func content(b []byte) []string {
 		return nil
 	}
 	return lines(b)
+}
+
+var (
+	definesFilter = regexp.MustCompile("MAIL_FILTER\\(`([^',]+)'")
+	// Of a key in DAEMON_OPTIONS Sendmail reads the first letter.
+	namesFilters = regexp.MustCompile("(?i)[,` ]I[a-z]*=([^,']*)|`confINPUT_MAIL_FILTERS',\\s*`([^']*)'")
+)
+
+// filterOf is the name of the filter that a hunk adds; empty: none.
+func filterOf(h *hunk) string {
+	for _, line := range h.added {
+		if m := definesFilter.FindStringSubmatch(line); m != nil && active(line) && len(h.removed) == 0 {
+			return m[1]
+		}
+	}
+	return ""
+}
+
+// asksFor reports whether a sendmail.mc has a daemon ask a filter.
+func asksFor(mc, filter string) bool {
+	for line := range strings.Lines(mc) {
+		if !active(line) {
+			continue
+		}
+		for _, m := range namesFilters.FindAllStringSubmatch(line, -1) {
+			if slices.Contains(list(m[1]+","+m[2]), filter) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// undefined are the filters that daemons ask and that Sendmail does not know.
+func (f *cfFile) undefined() (names []string) {
+	for _, d := range f.daemons {
+		for _, name := range d.Filters {
+			if _, ok := f.filters[name]; !ok && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
 }

@@ -192,12 +192,16 @@ func TestUndoAfterOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(left, []string{"message_size_limit", "smtps/inet"}) {
+	// smtps cannot take a message without its cleanup.
+	if !slices.Equal(left, []string{"message_size_limit", "smtps/inet", "subcleanup/unix"}) {
 		t.Errorf("left: %v", left)
 	}
 	now := read(t, dir)
 	if now.Get("maximal_queue_lifetime") != "5d" || now.Get("mynetworks") != "127.0.0.1" || now.Int("message_size_limit") != 400000000 {
 		t.Error("main.cf is not as it should be")
+	}
+	if s := now.Service("smtps", "inet"); now.Service(now.In(s, "cleanup_service_name"), "unix") == nil {
+		t.Errorf("smtps is left without its cleanup: %s", s.Line())
 	}
 	if s := now.Service("submission", "inet"); now.Service("recleanup", "unix") != nil || len(Milters(now.In(s, "smtpd_milters"))) != 1 {
 		t.Error("master.cf is not as it should be")

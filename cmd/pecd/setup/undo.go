@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -144,6 +145,14 @@ func (p *Postfix) revert(ctx context.Context, m *manifest) (left []string, err e
 			gone = append(gone, e.Key)
 		}
 	}
+	undone := slices.Concat(gone, keysOf(services))
+	gone = slices.DeleteFunc(gone, func(key string) bool {
+		needed := now.needed(key, undone, left)
+		if needed {
+			left = append(left, key)
+		}
+		return needed
+	})
 	for _, c := range []struct {
 		flag string
 		args []string
@@ -155,6 +164,31 @@ func (p *Postfix) revert(ctx context.Context, m *manifest) (left []string, err e
 		}
 	}
 	return left, nil
+}
+
+// keysOf are the keys of services as postconf -M takes them.
+func keysOf(services []string) (keys []string) {
+	for _, s := range services {
+		key, _, _ := strings.Cut(s, "=")
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// needed reports whether a service of ours is one without which what stays takes no mail:
+// the cleanup of a service, but for those that go or become what they were, or what a
+// table delivers by.
+func (p *Postfix) needed(key string, undone, left []string) bool {
+	name, kind, _ := strings.Cut(key, "/")
+	if kind != "unix" {
+		return false
+	}
+	if name == "lmtp" && slices.Contains(left, "transport_maps") {
+		return true
+	}
+	return slices.ContainsFunc(p.Services, func(s Service) bool {
+		return s.Program == "smtpd" && !slices.Contains(undone, s.Key()) && p.In(&s, "cleanup_service_name") == name
+	})
 }
 
 // serviceOf is Service by key.
