@@ -211,6 +211,8 @@ var postfixes = []broken{
 	{name: "weak TLS of a panel's own", main: "smtp_tls_policy_maps = static:may, static:encrypt", words: "beta.example (may)", ids: []string{"tls-policy"}},
 	{name: "catch-all alias", main: "virtual_alias_maps = inline:{ { @alfa.example = all@alfa.example } }", words: "sends all of alfa.example to all@", ids: []string{"aliases"}},
 	{name: "table gone", main: "virtual_alias_maps = hash:/nonexistent/pecd", words: "/nonexistent/pecd", ids: []string{"table"}},
+	{name: "domains in a table that is gone", main: "virtual_mailbox_domains = sqlite:DIR/users.cf", words: "virtual_mailbox_domains: sqlite:", ids: []string{"table"}},
+	{name: "TLS policies in a table that is gone", main: "smtp_tls_policy_maps = sqlite:DIR/users.cf", words: "smtp_tls_policy_maps: sqlite:", ids: []string{"table"}},
 	{name: "TLS policy gone", main: "smtp_tls_policy_maps =", words: "beta.example (may)", ids: []string{"tls-policy"}},
 	{name: "small size", main: "message_size_limit = 10240000", words: "message_size_limit is 10240000 octets", ids: []string{"size-limit"}},
 	{name: "small mailboxes", main: "mailbox_size_limit = 51200000", from: "pickup ", to: "local unix - n n - - local\nvirtual unix - n n - - virtual\n  -o virtual_mailbox_limit=0\npickup ",
@@ -615,4 +617,27 @@ func waitingStore(t *testing.T, s *Site) {
 	l := *s.Loaded
 	l.Index.Checked = s.Now
 	s.Loaded = &l
+}
+
+// TestPortsElsewhere: a Postfix that listens at another address than this machine's own is
+// called there.
+func TestPortsElsewhere(t *testing.T) {
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for interfaces, open := range map[string]bool{"127.0.0.2": true, "[127.0.0.2], 192.0.2.1": true, "all": false, "loopback-only": false} {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "main.cf"), "compatibility_level = 3.6\ninet_interfaces = "+interfaces+"\n")
+		write(t, filepath.Join(dir, "master.cf"), port+" inet n - n - - smtpd\n")
+		v := &visit{Site: Site{Postfix: readPostfix(t, dir)}, want: setup.Wants{Reinject: "inet:127.0.0.1:1"}}
+		if v.ports(t.Context()); (len(v.found) == 0) != open {
+			t.Errorf("inet_interfaces = %s: %+v", interfaces, v.found)
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,7 +74,23 @@ func (p *Postfix) Plan(ctx context.Context, want Wants) (*Plan, error) {
 	if err := pl.arrival(); err != nil {
 		return nil, err
 	}
-	return &pl.plan, pl.policy()
+	if err := pl.policy(); err != nil {
+		return nil, err
+	}
+	return &pl.plan, pl.doubt()
+}
+
+// doubt refuses a plan that was made of what a table did not say: a domain that is not
+// found because an SQL server is away looks like one that must be added.
+func (pl *planner) doubt() error {
+	ours := []string{TransportFile, UsersFile, PolicyFile} // those are written anew
+	tables := slices.DeleteFunc(pl.pf.InDoubt(pl.ctx, "transport_maps", "mydestination", "virtual_mailbox_domains", "relay_domains", "smtp_tls_policy_maps"), func(t string) bool {
+		return slices.ContainsFunc(ours, func(name string) bool { return strings.HasSuffix(t, ":"+filepath.Join(pl.pf.Dir, name)) })
+	})
+	if len(tables) > 0 {
+		return fmt.Errorf("%w: what is set up cannot be told while these tables cannot be read (postmap -q says why): %s", ErrPostfix, strings.Join(tables, ", "))
+	}
+	return nil
 }
 
 // param plans a setting of main.cf.

@@ -391,3 +391,37 @@ func TestListenerTLS(t *testing.T) {
 		}
 	}
 }
+
+// TestSubdomains: relay_domains takes what is below its domains, unless Postfix is told that
+// a dot says so; the other lists do not.
+func TestSubdomains(t *testing.T) {
+	t.Parallel()
+	for main, want := range map[string]string{
+		"relay_domains = pec.example\n":                                      "relay_domains",
+		"relay_domains = pec.example\nparent_domain_matches_subdomains =\n":  "",
+		"relay_domains = .pec.example\nparent_domain_matches_subdomains =\n": "relay_domains",
+		"relay_domains = other.example\n":                                    "",
+		"virtual_mailbox_domains = pec.example\n":                            "",
+	} {
+		if got := read(t, instance(t, main, base)).Class(t.Context(), "sub.pec.example"); got != want {
+			t.Errorf("%s is %q, want %q", main, got, want)
+		}
+	}
+}
+
+// TestTableAway: what a table cannot say is not taken for missing.
+func TestTableAway(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"virtual_mailbox_domains", "transport_maps", "smtp_tls_policy_maps"} {
+		dir := instance(t, name+" = hash:/nonexistent/domains\n", panels["plain"].master)
+		if _, err := read(t, dir).Plan(t.Context(), wants()); !errors.Is(err, ErrPostfix) || !strings.Contains(err.Error(), name+": hash:/nonexistent/domains") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// A table of ours that is gone comes back.
+	dir := instance(t, "transport_maps = hash:DIR/pecd_transport\n", panels["plain"].master)
+	if _, err := run(t.Context(), "postconf", "-c", dir, "-e", "transport_maps=hash:"+filepath.Join(dir, TransportFile)); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, read(t, dir))
+}
