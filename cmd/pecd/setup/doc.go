@@ -25,6 +25,8 @@ var (
 	ErrPartial = errors.New("the directory of providers cannot be had, and without it a table of pecd's cannot be written anew")
 	// ErrNothing says that there is nothing to take back.
 	ErrNothing = errors.New("nothing to take back: pecd setup has changed nothing here")
+	// ErrMeanwhile says that somebody has changed a file since it was read.
+	ErrMeanwhile = errors.New("was changed meanwhile; run this again")
 	// ErrExists says that there is an installation already.
 	ErrExists = errors.New("exists already")
 )

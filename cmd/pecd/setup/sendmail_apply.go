@@ -75,13 +75,21 @@ type madeChange struct {
 // should be, everything is put back and the error says why. A running Sendmail uses
 // them after a restart.
 func (s *Sendmail) Apply(ctx context.Context, plan *SendmailPlan, want Wants, now time.Time) (backup string, err error) {
+	for _, f := range plan.Files {
+		if err := f.unchanged(); err != nil {
+			return "", err
+		}
+	}
 	backup = s.path(backupPrefix + now.UTC().Format("20060102T150405Z"))
 	m, err := s.keep(backup, plan, now)
 	if err != nil {
 		return "", err
 	}
 	for _, f := range plan.Files {
-		if err = replace(f.Name, f.New); err != nil {
+		if err = f.unchanged(); err == nil {
+			err = replace(f.Name, f.New)
+		}
+		if err != nil {
 			break
 		}
 	}
@@ -103,11 +111,28 @@ func (s *Sendmail) Apply(ctx context.Context, plan *SendmailPlan, want Wants, no
 	return "", fmt.Errorf("%w; everything was put back", errors.Join(err, os.RemoveAll(backup)))
 }
 
-// keep writes the backup before anything is changed.
-func (s *Sendmail) keep(dir string, plan *SendmailPlan, now time.Time) (*sendmailManifest, error) {
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, err
+// unchanged looks whether a file is still what its new content was made of.
+func (f Rewrite) unchanged() error {
+	now, err := os.ReadFile(f.Name)
+	if errors.Is(err, os.ErrNotExist) {
+		now, err = nil, nil
 	}
+	if err == nil && !bytes.Equal(now, f.Old) {
+		err = fmt.Errorf("%w: %s %w", ErrSendmail, f.Name, ErrMeanwhile)
+	}
+	return err
+}
+
+// keep writes the backup before anything is changed.
+func (s *Sendmail) keep(backup string, plan *SendmailPlan, now time.Time) (m *sendmailManifest, err error) {
+	err = whole(backup, func(dir string) error {
+		m, err = s.copyTo(dir, plan, now)
+		return err
+	})
+	return m, err
+}
+
+func (s *Sendmail) copyTo(dir string, plan *SendmailPlan, now time.Time) (*sendmailManifest, error) {
 	m := &sendmailManifest{Made: now}
 	for i, f := range plan.Files {
 		c := madeChange{Name: f.Name, Was: f.Old != nil, Type: f.Type, After: string(f.New)}
@@ -226,15 +251,14 @@ func UndoSendmail(ctx context.Context, dir, program string) (backup string, left
 	if s.Program, err = findSendmail(ctx, program); err != nil {
 		return "", nil, err
 	}
-	backups, err := filepath.Glob(s.path(backupPrefix + "*Z"))
+	list, err := backups(dir)
 	if err != nil {
 		return "", nil, err
 	}
-	if len(backups) == 0 {
+	if len(list) == 0 {
 		return "", nil, fmt.Errorf("%s: %w", dir, ErrNothing)
 	}
-	slices.Sort(backups)
-	backup = backups[len(backups)-1]
+	backup = list[len(list)-1]
 	b, err := os.ReadFile(filepath.Join(backup, "manifest.json"))
 	if err != nil {
 		return backup, nil, err
@@ -269,6 +293,9 @@ func (s *Sendmail) takeBack(ctx context.Context, backup string, m *sendmailManif
 			return left, err
 		}
 		now, err := os.ReadFile(f.Name)
+		if errors.Is(err, os.ErrNotExist) && !f.Was {
+			continue // somebody, or the undo that was interrupted, has removed it
+		}
 		if err != nil {
 			return left, err
 		}

@@ -175,6 +175,28 @@ func TestSendmailUndoLeavesFilter(t *testing.T) {
 	}
 }
 
+// TestSendmailMeanwhile: what somebody has written since the plan was made stays, and a
+// table that he has removed hinders no undo.
+func TestSendmailMeanwhile(t *testing.T) {
+	dir, program := mail(t, func(string) string { return minimalMC }, nil)
+	s := readSendmail(t, dir, program)
+	plan := planSendmail(t, s)
+	appendTo(t, filepath.Join(dir, MCFile), "dnl mine\n")
+	before := snapshot(t, dir)
+	if _, err := s.Apply(t.Context(), plan, wants(), noon); !errors.Is(err, ErrMeanwhile) {
+		t.Errorf("%v", err)
+	}
+	same(t, before, snapshot(t, dir))
+	applySendmail(t, readSendmail(t, dir, program), noon)
+	if err := os.Remove(filepath.Join(dir, "mailertable")); err != nil {
+		t.Fatal(err)
+	}
+	if _, left, err := UndoSendmail(t.Context(), dir, program); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+	same(t, before, snapshot(t, dir))
+}
+
 // TestSendmailAgain: a second application, for a new domain and a pecd that moved,
 // changes that alone, and each can be taken back.
 func TestSendmailAgain(t *testing.T) {

@@ -425,3 +425,64 @@ func TestTableAway(t *testing.T) {
 	}
 	apply(t, read(t, dir))
 }
+
+// TestMeanwhile: what somebody has written between the plan and its application stays.
+func TestMeanwhile(t *testing.T) {
+	t.Parallel()
+	dir := instance(t, panels["plain"].main, panels["plain"].master)
+	p := read(t, dir)
+	pl := plan(t, p)
+	for _, late := range []bool{false, true} {
+		theirs := filepath.Join(dir, "master.cf")
+		if late {
+			p = read(t, dir)
+			pl = plan(t, p)
+			// Installing begins with the tables; by then somebody has changed master.cf.
+			after, err := p.rehearse(t.Context(), pl)
+			if err != nil {
+				t.Fatal(err)
+			}
+			appendTo(t, theirs, "# late\n")
+			if err := p.install(t.Context(), pl, after); !errors.Is(err, ErrMeanwhile) {
+				t.Errorf("%v", err)
+			}
+		} else {
+			appendTo(t, theirs, "# early\n")
+			if _, err := p.Apply(t.Context(), pl, wants(), noon); !errors.Is(err, ErrMeanwhile) {
+				t.Errorf("%v", err)
+			}
+		}
+		if b, err := os.ReadFile(theirs); err != nil || !bytes.Contains(b, []byte("# early\n")) || bytes.Contains(b, []byte("pecd")) || bytes.Contains(b, []byte("# late\n")) != late {
+			t.Errorf("%s, %v", b, err)
+		}
+		if left, err := filepath.Glob(filepath.Join(dir, backupPrefix+"*")); err != nil || len(left) > 0 {
+			t.Errorf("backups: %v, %v", left, err)
+		}
+	}
+}
+
+// TestHalfBackup: a backup that was not finished is not there for undo, and none is left
+// where keeping it fails.
+func TestHalfBackup(t *testing.T) {
+	t.Parallel()
+	dir := instance(t, panels["plain"].main, panels["plain"].master)
+	apply(t, read(t, dir))
+	if err := os.Mkdir(filepath.Join(dir, backupPrefix+"20990101T000000Z"), 0o700); err != nil { // as pecd once left it
+		t.Fatal(err)
+	}
+	if _, left, err := read(t, dir).Undo(t.Context()); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+	p := read(t, dir)
+	pl := plan(t, p)
+	if err := os.Mkdir(filepath.Join(dir, TransportFile), 0o755); err != nil { // cannot be copied
+		t.Fatal(err)
+	}
+	pl.Files = append(pl.Files, File{Name: TransportFile, Type: "hash"})
+	if _, err := p.Apply(t.Context(), pl, wants(), noon.Add(time.Hour)); err == nil {
+		t.Error("applied")
+	}
+	if half, err := filepath.Glob(filepath.Join(dir, "*.part")); err != nil || len(half) > 0 {
+		t.Errorf("left behind: %v, %v", half, err)
+	}
+}

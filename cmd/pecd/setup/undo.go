@@ -21,18 +21,11 @@ func owner(st fs.FileInfo) (uid, gid int) {
 	return -1, -1
 }
 
-// backups are the directories of applications that were not taken back, oldest first.
-func (p *Postfix) backups() ([]string, error) {
-	list, err := filepath.Glob(filepath.Join(p.Dir, backupPrefix+"*Z"))
-	slices.Sort(list)
-	return list, err
-}
-
 // Undo takes the last application back and returns where its backup was. Where others
 // have changed the files since, only what is still as it was left is taken back, and
 // left names the rest; ErrNothing if nothing was applied.
 func (p *Postfix) Undo(ctx context.Context) (backup string, left []string, err error) {
-	list, err := p.backups()
+	list, err := backups(p.Dir)
 	if err != nil {
 		return "", nil, err
 	}
@@ -49,7 +42,7 @@ func (p *Postfix) Undo(ctx context.Context) (backup string, left []string, err e
 		return backup, nil, err
 	}
 	if string(now["main.cf"]) == m.After["main.cf"] && string(now["master.cf"]) == m.After["master.cf"] {
-		err = p.restore(ctx, backup)
+		err = p.restore(ctx, backup, true)
 	} else if left, err = p.revert(ctx, m); err == nil {
 		err = p.restoreTables(ctx, backup, m, left)
 	}
@@ -75,8 +68,8 @@ func readManifest(backup string) (*manifest, error) {
 	return &m, nil
 }
 
-// restore puts the files of a backup back, as they were.
-func (p *Postfix) restore(ctx context.Context, backup string) error {
+// restore puts the files of a backup back, as they were; all of them, or the tables alone.
+func (p *Postfix) restore(ctx context.Context, backup string, all bool) error {
 	m, err := readManifest(backup)
 	if err != nil {
 		return err
@@ -86,6 +79,9 @@ func (p *Postfix) restore(ctx context.Context, backup string) error {
 		return err
 	}
 	for _, name := range configFiles {
+		if !all {
+			continue // what somebody has written there is his
+		}
 		if err := replace(filepath.Join(p.Dir, name), old[name]); err != nil {
 			return err
 		}
