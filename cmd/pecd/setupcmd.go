@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"time"
 
 	"pecd/cmd/pecd/config"
 	"pecd/cmd/pecd/setup"
+	"pecd/logstore"
 )
 
 // setupPostfixCmd is pecd setup postfix.
@@ -23,6 +25,7 @@ type setupPostfixCmd struct {
 // Run shows what must change in Postfix for pecd, makes it, or takes it back.
 func (c *setupPostfixCmd) Run(ctx context.Context, std streams) error {
 	if c.Undo {
+		warnOfOutbox(ctx, c.Config, std.err)
 		pf, err := setup.Read(ctx, c.PostfixConfigDir)
 		if err != nil {
 			return err
@@ -85,11 +88,36 @@ func wantsOf(ctx context.Context, cfg *config.Config, std streams) setup.Wants {
 
 func undoPostfix(ctx context.Context, pf *setup.Postfix, out io.Writer) error {
 	backup, left, err := pf.Undo(ctx)
-	return undone(out, backup, left, err, "postfix -c "+pf.Dir+" reload")
+	return undone(out, pf.Dir, backup, left, err, "postfix -c "+pf.Dir+" reload")
 }
 
-// undone tells what was taken back.
-func undone(out io.Writer, backup string, left []string, err error, next string) error {
+// warnOfOutbox tells of messages that are certified as accepted and have not left: without
+// the listener that undo takes away they do not.
+func warnOfOutbox(ctx context.Context, file string, to io.Writer) {
+	cfg, err := config.Load(file)
+	if err != nil {
+		return // undo needs no configuration
+	}
+	r, err := logstore.OpenReadOnly(ctx, cfg.Store.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		fmt.Fprintf(to, "note: it is not known whether signed messages wait to go out: %v\n", err)
+		return
+	}
+	defer r.Close()
+	stats, err := r.Stats(ctx)
+	switch {
+	case err != nil:
+		fmt.Fprintf(to, "note: it is not known whether signed messages wait to go out: %v\n", err)
+	case stats.Outbox > 0:
+		fmt.Fprintf(to, "note: %d signed messages wait to go out, and do not without the listener for them: take no mail from users, wait until they are gone, and only then remove pecd\n", stats.Outbox)
+	}
+}
+
+// undone tells what was taken back in dir.
+func undone(out io.Writer, dir, backup string, left []string, err error, next string) error {
 	if errors.Is(err, setup.ErrNothing) {
 		fmt.Fprintln(out, err)
 		return nil
@@ -100,7 +128,11 @@ func undone(out io.Writer, backup string, left []string, err error, next string)
 	if len(left) > 0 {
 		fmt.Fprintf(out, "changed by somebody since, or needed by that, and left alone: %s\n  what of it still calls pecd takes no mail without it: take pecd out there by hand before you remove pecd\n", strings.Join(left, ", "))
 	}
-	_, err = fmt.Fprintf(out, "taken back; a copy of the old files stays in %s\n  next: %s\n", backup, next)
+	fmt.Fprintf(out, "taken back; a copy of the old files stays in %s\n  next: %s\n", backup, next)
+	n, err := setup.Applications(dir)
+	if n > 0 {
+		fmt.Fprintf(out, "%d earlier applications are left; run --undo again to take them back\n", n)
+	}
 	if err == nil && len(left) > 0 {
 		return errNo
 	}

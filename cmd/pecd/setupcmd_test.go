@@ -2,12 +2,16 @@ package main
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"pecd/logstore"
+	"pecd/logstore/storetest"
 )
 
 // command runs pecd and returns its exit code and what it said.
@@ -187,5 +191,50 @@ func TestSetupWithoutKey(t *testing.T) {
 	must("tables of an earlier --apply stay", setup...)
 	if after, err := os.ReadFile(table); err != nil || string(after) != more {
 		t.Errorf("%q, %v", after, err)
+	}
+}
+
+// TestUndoTells: undo says what is left of earlier applications, what it could not take
+// back, and that accepted messages have not left.
+func TestUndoTells(t *testing.T) {
+	dir, postfix := filepath.Join(t.TempDir(), "pecd"), plainPostfix(t)
+	file, storeDir := filepath.Join(dir, "pecd.toml"), filepath.Join(dir, "store")
+	setup := []string{"setup", "postfix", "--config", file, "--postfix-config-dir", postfix}
+	if code, out, errs := command(t, "quickstart", "pec.example", "--dir", dir, "--store", storeDir); code != 0 {
+		t.Fatal(out, errs)
+	}
+	if code, out, errs := command(t, append(setup, "--apply")...); code != 0 {
+		t.Fatal(out, errs)
+	}
+	first, err := filepath.Glob(filepath.Join(postfix, "pecd-backup-*Z"))
+	if err != nil || len(first) != 1 {
+		t.Fatal(first, err)
+	}
+	earlier := filepath.Join(postfix, "pecd-backup-20200101T000000Z") // an application of long ago
+	if err := os.CopyFS(earlier, os.DirFS(first[0])); err != nil {
+		t.Fatal(err)
+	}
+	store, err := logstore.Open(t.Context(), logstore.Options{Dir: storeDir, Rand: rand.Reader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := storetest.NewProvider(t)
+	if _, err := store.Commit(t.Context(), logstore.Tx{At: storetest.At, Acts: []logstore.Act{storetest.ActOf(p.Acceptance(t, p.NewEvent(t, "bob@beta.example")))}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("postconf", "-c", postfix, "-P", "submission/inet/smtpd_tls_auth_only=yes").CombinedOutput(); err != nil {
+		t.Fatal(string(out))
+	}
+	code, out, errs := command(t, append(setup, "--undo")...)
+	for _, words := range []string{"1 earlier applications are left; run --undo again", "left alone: submission/inet, subcleanup/unix", "take pecd out there by hand", "note: 1 signed messages wait to go out"} {
+		if !strings.Contains(out+errs, words) {
+			t.Errorf("no %q in\n%s%s", words, out, errs)
+		}
+	}
+	if code != exitNo {
+		t.Errorf("exit code %d", code)
 	}
 }

@@ -100,6 +100,12 @@ func backups(dir string) ([]string, error) {
 	return list, err
 }
 
+// Applications is how many in dir were not taken back.
+func Applications(dir string) (int, error) {
+	list, err := backups(dir)
+	return len(list), err
+}
+
 // keep writes the backup before anything is changed.
 func (p *Postfix) keep(backup string, plan *Plan, after map[string][]byte, now time.Time) error {
 	return whole(backup, func(dir string) error { return p.copyTo(dir, plan, after, now) })
