@@ -85,6 +85,9 @@ func (c *quickstartCmd) Run(ctx context.Context, std streams) error {
 	if q.Sendmail {
 		groups, mta, name = "", "sendmail", "Sendmail"
 	}
+	if under, err := filepath.Rel(unitStore, q.Store); err != nil || under == ".." || strings.HasPrefix(under, "../") {
+		groups += "  systemctl edit pecd            # write: [Service], and below it ReadWritePaths=" + q.Store + "; elsewhere than below " + unitStore + " the unit may not write\n"
+	}
 	_, err = fmt.Fprintf(std.out, `next:
 %[3]s  pecd config check --config %[1]s
   pecd setup %[4]s --config %[1]s            # shows what changes in %[5]s; --apply makes it
@@ -94,6 +97,9 @@ Make the mailboxes posta-certificata@%[2]s and ricevute@%[2]s.
 `, file, c.Domain, groups, mta, name)
 	return err
 }
+
+// unitStore is where the package's unit may write.
+const unitStore = "/var/lib/pecd"
 
 // daemonUser is who runs the daemon, if root writes for that user; -1 otherwise.
 func daemonUser() (uid, gid int) {

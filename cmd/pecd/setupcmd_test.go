@@ -62,7 +62,7 @@ func TestFirstHour(t *testing.T) {
 	}{
 		{append(quick, "--dry-run"), 0, "would write " + file},
 		{[]string{"config", "check", "--config", file}, exitConfig, "create this one"},
-		{quick, 0, "no legal value"},
+		{quick, 0, "ReadWritePaths=" + filepath.Join(dir, "store")},
 		{quick, exitNo, "exists already"},
 		{[]string{"quickstart", "no domain"}, exitUsage, "is not a domain"},
 		{[]string{"config", "check", "--config", file}, 0, "good"},
