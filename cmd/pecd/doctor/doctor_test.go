@@ -163,7 +163,7 @@ var postfixes = []broken{
 		site: senderByMTA, ids: []string{"sender-login"}},
 	{name: "plain cleanup", from: "-o cleanup_service_name=subcleanup", to: "-o cleanup_service_name=cleanup", words: "bcc", ids: []string{"headers-dropped", "original-changed"}},
 	{name: "no cleanup", from: "-o cleanup_service_name=subcleanup", to: "-o cleanup_service_name=ascleanup", words: `"ascleanup", and there is no such`, ids: []string{"cleanup-missing"}},
-	{name: "logins at port 25", from: "-o syslog_name=alfa/smtp\n", to: "-o syslog_name=alfa/smtp\n  -o smtpd_sasl_auth_enable=yes\n", words: "what users send there does not pass pecd", ids: []string{"port25-login"}},
+	{name: "logins at port 25", main: "smtpd_sasl_auth_enable = yes", words: "what users send there does not pass pecd", ids: []string{"port25-login"}},
 	{name: "gate missing", from: "-o { smtpd_milters = { unix:DIR/sock/gate.sock, default_action=tempfail } }", to: "", words: "gate.sock", ids: []string{"gate-milter"}},
 	{name: "gate accept", from: "gate.sock, default_action=tempfail", to: "gate.sock, default_action=accept", words: `says "accept"`, ids: []string{"gate-accept"}},
 	{name: "no TLS at 25", main: "smtpd_tls_security_level = none", words: "offers no TLS", ids: []string{"server-tls"}},
