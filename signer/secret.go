@@ -42,19 +42,23 @@ func ReadSecret(file, what string) ([]byte, error) {
 	return firstLine(f, file, what)
 }
 
+// unitCredentials is where systemd keeps the credentials of the daemon while it runs. A
+// shell and a package's script have no $CREDENTIALS_DIRECTORY; as root they read them here.
+var unitCredentials = "/run/credentials/pecd.service"
+
 // readCredential returns the first line of the systemd credential name. Its mode
 // is systemd's business: with an access list it looks readable by a group.
 func readCredential(name, what string) ([]byte, error) {
-	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	dir, hint := os.Getenv("CREDENTIALS_DIRECTORY"), ""
 	if dir == "" {
-		return nil, fmt.Errorf("%s: there is no $CREDENTIALS_DIRECTORY; give the unit LoadCredential=%s:FILE, or name a file", what, name)
+		dir, hint = unitCredentials, "there is no $CREDENTIALS_DIRECTORY; outside of the unit root can read it while pecd.service runs; "
 	}
 	if name != filepath.Base(name) || name == ".." || name == "." {
 		return nil, fmt.Errorf("%s: %q is no name of a credential", what, name)
 	}
 	f, err := os.Open(filepath.Join(dir, name))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w; give the unit LoadCredential=%s:FILE", what, err, name)
+		return nil, fmt.Errorf("%s: %w; %sgive the unit LoadCredential=%s:FILE, or name a file", what, err, hint, name)
 	}
 	defer f.Close()
 	return firstLine(f, f.Name(), what)

@@ -93,6 +93,9 @@ func (c *quickstartCmd) Run(ctx context.Context, std streams) error {
 	if q.Sendmail {
 		groups, mta, name = "", "sendmail", "Sendmail"
 	}
+	if under, err := filepath.Rel(unitStore, q.Store); err != nil || under == ".." || strings.HasPrefix(under, "../") {
+		groups += "  systemctl edit pecd            # write: [Service], and below it ReadWritePaths=" + q.Store + "; elsewhere than below " + unitStore + " the unit may not write\n"
+	}
 	_, err = fmt.Fprintf(std.out, `next:
 %[3]s  pecd config check --config %[1]s
   pecd setup %[4]s --config %[1]s            # shows what changes in %[5]s; --apply makes it
@@ -114,6 +117,9 @@ func tellOwner(to io.Writer, key string, uid int) error {
 	_, err = fmt.Fprintf(to, "%s; run:\n  %s\n", f.What(), f.Fix())
 	return err
 }
+
+// unitStore is where the package's unit may write.
+const unitStore = "/var/lib/pecd"
 
 // daemonUser is who runs the daemon, if root writes for that user; -1 otherwise.
 func daemonUser() (uid, gid int) {

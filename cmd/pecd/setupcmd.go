@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"time"
 
 	"pecd/cmd/pecd/config"
 	"pecd/cmd/pecd/setup"
-	"pecd/pec/directory"
+	"pecd/logstore"
 )
 
 // setupPostfixCmd is pecd setup postfix.
@@ -24,6 +25,7 @@ type setupPostfixCmd struct {
 // Run shows what must change in Postfix for pecd, makes it, or takes it back.
 func (c *setupPostfixCmd) Run(ctx context.Context, std streams) error {
 	if c.Undo {
+		warnOfOutbox(ctx, c.Config, std.err)
 		pf, err := setup.Read(ctx, c.PostfixConfigDir)
 		if err != nil {
 			return err
@@ -38,7 +40,7 @@ func (c *setupPostfixCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	want := setup.WantsOf(cfg, providers(ctx, c.Config, cfg, std))
+	want := wantsOf(ctx, cfg, std)
 	plan, err := pf.Plan(ctx, want)
 	if err != nil {
 		return err
@@ -66,27 +68,56 @@ func (c *setupPostfixCmd) Run(ctx context.Context, std streams) error {
 	return err
 }
 
-// providers is the directory of providers, or nil with a word about what is left out.
-func providers(ctx context.Context, file string, cfg *config.Config, std streams) *directory.Directory {
-	in, err := load(ctx, file, lookAt(cfg))
-	if err != nil {
-		fmt.Fprintf(std.err, "note: only the domain of provider.domain is set up, and no TLS policy for other providers: %v\n  run this again when that is mended\n", err)
-		return nil
+// wantsOf is what the MTA is asked for. The directory is read without the key: what the
+// MTA needs must not hang on a hardware module, or on the day a certificate ends.
+func wantsOf(ctx context.Context, cfg *config.Config, std streams) setup.Wants {
+	in := &installation{config: cfg}
+	err := in.loadTrust(ctx, lookAt(cfg))
+	if in.trust != nil && in.trust.revocation != nil {
+		in.trust.revocation.Close()
 	}
-	d := in.directory
-	if err := in.close(); err != nil {
-		fmt.Fprintln(std.err, "note:", err)
+	want := setup.WantsOf(cfg, in.directory)
+	if want.Partial {
+		if err == nil {
+			err = fmt.Errorf("the directory does not give the domain %s to a provider with the name %q", cfg.Provider.Domain, cfg.Provider.Name)
+		}
+		fmt.Fprintf(std.err, "note: only the domain of provider.domain is set up, no TLS policy for other providers is made, and tables of an earlier --apply stay as they are: %v\n  run this again when that is mended\n", err)
 	}
-	return d
+	return want
 }
 
 func undoPostfix(ctx context.Context, pf *setup.Postfix, out io.Writer) error {
 	backup, left, err := pf.Undo(ctx)
-	return undone(out, backup, left, err, "postfix -c "+pf.Dir+" reload")
+	return undone(out, pf.Dir, backup, left, err, "postfix -c "+pf.Dir+" reload")
 }
 
-// undone tells what was taken back.
-func undone(out io.Writer, backup string, left []string, err error, next string) error {
+// warnOfOutbox tells of messages that are certified as accepted and have not left: without
+// the listener that undo takes away they do not.
+func warnOfOutbox(ctx context.Context, file string, to io.Writer) {
+	cfg, err := config.Load(file)
+	if err != nil {
+		return // undo needs no configuration
+	}
+	r, err := logstore.OpenReadOnly(ctx, cfg.Store.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		fmt.Fprintf(to, "note: it is not known whether signed messages wait to go out: %v\n", err)
+		return
+	}
+	defer r.Close()
+	stats, err := r.Stats(ctx)
+	switch {
+	case err != nil:
+		fmt.Fprintf(to, "note: it is not known whether signed messages wait to go out: %v\n", err)
+	case stats.Outbox > 0:
+		fmt.Fprintf(to, "note: %d signed messages wait to go out, and do not without the listener for them: take no mail from users, wait until they are gone, and only then remove pecd\n", stats.Outbox)
+	}
+}
+
+// undone tells what was taken back in dir.
+func undone(out io.Writer, dir, backup string, left []string, err error, next string) error {
 	if errors.Is(err, setup.ErrNothing) {
 		fmt.Fprintln(out, err)
 		return nil
@@ -95,8 +126,15 @@ func undone(out io.Writer, backup string, left []string, err error, next string)
 		return err
 	}
 	if len(left) > 0 {
-		fmt.Fprintf(out, "changed by somebody since, and left alone: %s\n", strings.Join(left, ", "))
+		fmt.Fprintf(out, "changed by somebody since, or needed by that, and left alone: %s\n  what of it still calls pecd takes no mail without it: take pecd out there by hand before you remove pecd\n", strings.Join(left, ", "))
 	}
-	_, err = fmt.Fprintf(out, "taken back; a copy of the old files stays in %s\n  next: %s\n", backup, next)
+	fmt.Fprintf(out, "taken back; a copy of the old files stays in %s\n  next: %s\n", backup, next)
+	n, err := setup.Applications(dir)
+	if n > 0 {
+		fmt.Fprintf(out, "%d earlier applications are left; run --undo again to take them back\n", n)
+	}
+	if err == nil && len(left) > 0 {
+		return errNo
+	}
 	return err
 }

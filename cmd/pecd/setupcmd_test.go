@@ -2,12 +2,16 @@ package main
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"pecd/logstore"
+	"pecd/logstore/storetest"
 )
 
 // command runs pecd and returns its exit code and what it said.
@@ -58,7 +62,7 @@ func TestFirstHour(t *testing.T) {
 	}{
 		{append(quick, "--dry-run"), 0, "would write " + file},
 		{[]string{"config", "check", "--config", file}, exitConfig, "create this one"},
-		{quick, 0, "no legal value"},
+		{quick, 0, "ReadWritePaths=" + filepath.Join(dir, "store")},
 		{quick, exitNo, "exists already"},
 		{[]string{"quickstart", "no domain"}, exitUsage, "is not a domain"},
 		{[]string{"config", "check", "--config", file}, 0, "good"},
@@ -147,5 +151,90 @@ func TestSetupSendmail(t *testing.T) {
 				t.Errorf("%s: no %q in\n%s%s", strings.Join(step.args, " "), w, out, errs)
 			}
 		}
+	}
+}
+
+// TestSetupWithoutKey: what Postfix needs does not hang on the key, and where the
+// directory cannot be had nothing that was set up is taken away.
+func TestSetupWithoutKey(t *testing.T) {
+	dir, postfix := filepath.Join(t.TempDir(), "pecd"), plainPostfix(t)
+	file := filepath.Join(dir, "pecd.toml")
+	setup := []string{"setup", "postfix", "--config", file, "--postfix-config-dir", postfix}
+	must := func(words string, args ...string) {
+		t.Helper()
+		if code, out, errs := command(t, args...); code != 0 || !strings.Contains(out+errs, words) {
+			t.Fatalf("%s: %d, no %q\n%s%s", strings.Join(args, " "), code, words, out, errs)
+		}
+	}
+	broken := func(name string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("broken"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must("no legal value", "quickstart", "pec.example", "--dir", dir, "--store", filepath.Join(dir, "store"))
+	broken("test-key.pem")
+	if code, out, errs := command(t, append(setup, "--apply")...); code != 0 || strings.Contains(errs, "provider.domain") {
+		t.Fatalf("without the key: %d\n%s%s", code, out, errs)
+	}
+	table := filepath.Join(postfix, "pecd_transport")
+	before, err := os.ReadFile(table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := string(before) + "second.example lmtp:unix:/run/pecd/lmtp.sock\n" // as with a larger directory
+	if err := os.WriteFile(table, []byte(more), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	broken("test-igpec.ldif.p7m")
+	must("nothing to do", append(setup, "--apply")...)
+	must("tables of an earlier --apply stay", setup...)
+	if after, err := os.ReadFile(table); err != nil || string(after) != more {
+		t.Errorf("%q, %v", after, err)
+	}
+}
+
+// TestUndoTells: undo says what is left of earlier applications, what it could not take
+// back, and that accepted messages have not left.
+func TestUndoTells(t *testing.T) {
+	dir, postfix := filepath.Join(t.TempDir(), "pecd"), plainPostfix(t)
+	file, storeDir := filepath.Join(dir, "pecd.toml"), filepath.Join(dir, "store")
+	setup := []string{"setup", "postfix", "--config", file, "--postfix-config-dir", postfix}
+	if code, out, errs := command(t, "quickstart", "pec.example", "--dir", dir, "--store", storeDir); code != 0 {
+		t.Fatal(out, errs)
+	}
+	if code, out, errs := command(t, append(setup, "--apply")...); code != 0 {
+		t.Fatal(out, errs)
+	}
+	first, err := filepath.Glob(filepath.Join(postfix, "pecd-backup-*Z"))
+	if err != nil || len(first) != 1 {
+		t.Fatal(first, err)
+	}
+	earlier := filepath.Join(postfix, "pecd-backup-20200101T000000Z") // an application of long ago
+	if err := os.CopyFS(earlier, os.DirFS(first[0])); err != nil {
+		t.Fatal(err)
+	}
+	store, err := logstore.Open(t.Context(), logstore.Options{Dir: storeDir, Rand: rand.Reader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := storetest.NewProvider(t)
+	if _, err := store.Commit(t.Context(), logstore.Tx{At: storetest.At, Acts: []logstore.Act{storetest.ActOf(p.Acceptance(t, p.NewEvent(t, "bob@beta.example")))}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("postconf", "-c", postfix, "-P", "submission/inet/smtpd_tls_auth_only=yes").CombinedOutput(); err != nil {
+		t.Fatal(string(out))
+	}
+	code, out, errs := command(t, append(setup, "--undo")...)
+	for _, words := range []string{"1 earlier applications are left; run --undo again", "left alone: submission/inet, subcleanup/unix", "take pecd out there by hand", "note: 1 signed messages wait to go out"} {
+		if !strings.Contains(out+errs, words) {
+			t.Errorf("no %q in\n%s%s", words, out, errs)
+		}
+	}
+	if code != exitNo {
+		t.Errorf("exit code %d", code)
 	}
 }

@@ -29,8 +29,9 @@ const restartSendmail = "systemctl restart sendmail"
 // Run shows what must change in Sendmail for pecd, makes it, or takes it back.
 func (c *setupSendmailCmd) Run(ctx context.Context, std streams) error {
 	if c.Undo {
+		warnOfOutbox(ctx, c.Config, std.err)
 		backup, left, err := setup.UndoSendmail(ctx, c.SendmailConfigDir, c.Sendmail)
-		return undone(std.out, backup, left, err, restartSendmail)
+		return undone(std.out, c.SendmailConfigDir, backup, left, err, restartSendmail)
 	}
 	cfg, err := config.Load(c.Config)
 	if err != nil {
@@ -40,7 +41,7 @@ func (c *setupSendmailCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	want := setup.WantsOf(cfg, providers(ctx, c.Config, cfg, std))
+	want := wantsOf(ctx, cfg, std)
 	plan, err := s.Plan(ctx, want)
 	if err != nil {
 		return err

@@ -35,7 +35,8 @@ type trust struct {
 // published is where the daemon keeps what others publish.
 func published(cfg *config.Config) string { return filepath.Join(cfg.Store.Path, "trust") }
 
-// loadTrust sets up what others publish, and gets the directory.
+// loadTrust sets up what others publish, and gets the directory. Without a signer our own
+// record is not looked for.
 func (in *installation) loadTrust(ctx context.Context, l loading) error {
 	cfg := in.config
 	var cache *fetch.Cache
@@ -116,11 +117,16 @@ func (in *installation) loadIndex(l loading, cache *fetch.Cache) error {
 		return err
 	}
 	t := in.trust
+	var certificate func(at time.Time) []byte
+	var usable func(d *directory.Directory) error
+	if in.signer != nil { // pecd setup needs the directory and no key
+		certificate = func(at time.Time) []byte { return in.signer.IdentityAt(at).Certificate().Raw }
+		usable = func(d *directory.Directory) error { _, err := in.ownRecord(d, l.now()); return err }
+	}
 	t.index, err = index.New(index.Options{URL: d.URL, File: d.File, Client: client, Cache: cache, Log: l.log,
 		Verifier: signer.NewVerifier(anchors).WithRevoker(t.revocation),
-		Name:     cfg.Provider.Name, Certificate: func(at time.Time) []byte { return in.signer.IdentityAt(at).Certificate().Raw },
-		Usable: func(d *directory.Directory) error { _, err := in.ownRecord(d, l.now()); return err },
-		Loss:   d.MaxLoss, Interval: d.Every(), Now: l.now, Random: rand.Reader,
+		Name:     cfg.Provider.Name, Certificate: certificate, Usable: usable,
+		Loss: d.MaxLoss, Interval: d.Every(), Now: l.now, Random: rand.Reader,
 		OnChange: func(d *directory.Directory) {
 			if f := t.changed.Load(); f != nil {
 				(*f)(d)
@@ -164,6 +170,10 @@ func (in *installation) loadDirectory(ctx context.Context, l loading) error {
 		case err != nil && l.log != nil:
 			l.log.Warn("directory not updated; the last good one stays in use", "err", err)
 		}
+	}
+	if in.signer == nil {
+		in.directory = k.Directory()
+		return nil
 	}
 	p, err := in.ownRecord(k.Directory(), l.now())
 	if err != nil {

@@ -10,11 +10,13 @@ type Entry struct {
 }
 
 const (
-	setupFix   = "pecd setup postfix --config {config} --postfix-config-dir {postfix} --apply && postfix -c {postfix} reload"
-	fetchFix   = "see why what should fetch the file daily does not (it must set its time also where nothing is new: touch), or have pecd fetch it: directory.url in {config}"
-	uncertify  = "Users send in the belief that their mail is certified, and it is not."
-	breaks     = "A signed message that is changed on its way has a broken signature, and the other provider treats it as an anomaly."
-	within     = "It goes from pecd straight to the mailbox store; only what comes in from others passes this."
+	setupFix  = "pecd setup postfix --config {config} --postfix-config-dir {postfix} --apply && postfix -c {postfix} reload"
+	fetchFix  = "see why what should fetch the file daily does not (it must set its time also where nothing is new: touch), or have pecd fetch it: directory.url in {config}"
+	uncertify = "Users send in the belief that their mail is certified, and it is not."
+	breaks    = "A signed message that is changed on its way has a broken signature, and the other provider treats it as an anomaly."
+	within    = "It goes from pecd straight to the mailbox store; only what comes in from others passes this."
+	// dropIn lets the unit write elsewhere than below /var/lib/pecd: it has ProtectSystem=strict.
+	dropIn     = "outside of /var/lib/pecd the unit may not write without ReadWritePaths= and the directory below [Service]: systemctl edit pecd"
 	permission = "The MTA answers every client 451 until it can connect."
 )
 
@@ -43,7 +45,7 @@ var catalogue = map[string]Entry{
 	// The store.
 	"store-missing":    {Error, "The store's directory is not there", "pecd cannot start without its register.", "install -d -o pecd -g pecd -m 0700 {store}"},
 	"store-open":       {Warning, "Others can look into the store", "It holds the messages of the users, and the socket by which pecd is governed.", "chmod 0700 {store}"},
-	"store-unwritable": {Error, "The store cannot be written", "Nothing is accepted that cannot be registered: all mail waits.", "chmod u+rwx {store}"},
+	"store-unwritable": {Error, "The store cannot be written", "Nothing is accepted that cannot be registered: all mail waits.", "chmod u+rwx {store}; " + dropIn},
 	"store-owner":      {Error, "Something in the store belongs to another user", "A command that root ran has left it; pecd cannot write it, and does not start.", "chown -R --reference={store} {store}"},
 	"store-forgets":    {Error, "The store is on a filesystem in memory", "After a reboot the register that the law asks for is gone.", "move {store} to a disk"},
 	"store-doubtful":   {Warning, "The store is on a filesystem of which it is not sure that it syncs", "A crash may lose what pecd has already confirmed to a user.", "move {store} to a local disk (ext4, xfs)"},
@@ -57,8 +59,8 @@ var catalogue = map[string]Entry{
 	"seal-unreadable": {Error, "The sealed days cannot be read", "They are what proves the register.", "ls -l {seals}; seal.path in {config} names the directory"},
 	"seal-open":       {Warning, "Others can look at the sealed days", "They hold who wrote to whom, and when, about what.", "chmod 0700 {seals}"},
 	"seal-owner":      {Error, "Sealed days belong to another user than the store", "pecd cannot add to them, and no further day is sealed.", "chown -R --reference={store} {seals}"},
-	"seal-beside":     {Advice, "The sealed days are on the disk of the store", "One broken disk takes the register and what proves it.", "name a directory of another disk as seal.path in {config} (move what is in {seals} there), or copy both daily: pecd backup"},
-	"seal-failing":    {Warning, "Attempts to seal a day fail", "When it lasts, the day is not sealed in time (DPR 68/2005, art. 10).", "journalctl -u pecd -g seal; pecd log seal --config {config}"},
+	"seal-beside":     {Advice, "The sealed days are on the disk of the store", "One broken disk takes the register and what proves it.", "name a directory of another disk as seal.path in {config} (move what is in {seals} there; " + dropIn + "), or copy both daily: pecd backup"},
+	"seal-failing":    {Warning, "Attempts to seal a day fail", "When it lasts, the day is not sealed in time (DPR 68/2005, art. 10).", "journalctl -u pecd -g seal; pecd log seal --config {config}; where it says that the file system is read-only: " + dropIn},
 	"tsa-down":        {Warning, "A time-stamping authority cannot be reached", "Without a time stamp no day of the register is sealed.", "curl -I the addresses of seal.tsa in {config}; behind a proxy set trust.proxy"},
 	"witness-failing": {Warning, "A witness does not hear how far the register is", "Until the day is sealed, whoever holds the machine can write it anew unnoticed.", "journalctl -u pecd -g witness; witness.http, witness.syslog and seal.tsa in {config} say who is told"},
 
@@ -111,6 +113,7 @@ var catalogue = map[string]Entry{
 
 	// Postfix: port 25.
 	"port25-missing": {Error, "No service listens at port 25", "Other providers cannot send to this server.", "add the smtp service to {postfix}/master.cf (docs/postfix.md)"},
+	"port25-login":   {Error, "Users can log in at port 25", uncertify, "have users send by a submission port, then for each service that is named: postconf -c {postfix} -P \"smtp/inet/smtpd_sasl_auth_enable=no\" && postfix -c {postfix} reload"},
 	"gate-milter":    {Error, "pecd's gate is missing at port 25", "Ordinary mail that mailboxes refuse is bounced to addresses that may be forged.", setupFix},
 	"gate-accept":    {Warning, "Port 25 goes on without pecd when pecd is away", "Mail that the gate would refuse is taken.", setupFix},
 	"server-tls":     {Error, "Port 25 offers no TLS", "Other providers must send over TLS (RFC 6109, 5.3).", setupFix},
@@ -119,6 +122,7 @@ var catalogue = map[string]Entry{
 	// Postfix: the listener for signed messages.
 	"listener-missing": {Error, "The MTA has no listener for signed messages", "What pecd has accepted cannot go out.", setupFix},
 	"listener-open":    {Error, "The listener for signed messages is open to others", "Anybody can send from it, to everywhere.", setupFix},
+	"listener-tls":     {Error, "The listener for signed messages demands TLS", "Postfix refuses what pecd hands in (530), and nothing that is certified goes out.", setupFix},
 	"listener-loop":    {Error, "The listener for signed messages calls pecd again", "Signed messages come back to pecd and are refused.", setupFix},
 	"listener-milter":  {Error, "A milter stands at the listener for signed messages", breaks, setupFix},
 	"listener-filter":  {Error, "A content filter stands behind the listener for signed messages", breaks, setupFix},
@@ -136,6 +140,7 @@ var catalogue = map[string]Entry{
 	"table":           {Error, "The MTA cannot read a table, or reads an old one", "All mail for which it needs the table waits, or goes where it should not.", "postmap -c {postfix} FILE"},
 	"tls-policy":      {Error, "TLS towards other providers is not compulsory", "Certified mail may travel in clear (RFC 6109, 5.3).", setupFix},
 	"size-limit":      {Error, "The MTA's size limit is too small", "Large messages are accepted and certified, and then cannot go out.", setupFix},
+	"mailbox-limit":   {Error, "Mailboxes may hold less than the largest message", "The service of Postfix's that delivers to them ends with an error, and all ordinary mail for it waits.", setupFix},
 	"header-limit":    {Warning, "The MTA cuts or refuses long header fields", breaks, setupFix},
 	"line-limit":      {Error, "The MTA cuts or folds long lines", breaks, setupFix},
 	"mime-conversion": {Error, "The MTA converts 8-bit parts", breaks, setupFix},

@@ -157,12 +157,15 @@ var postfixes = []broken{
 		"  -o cleanup_service_name=subcleanup\n  -o smtpd_forbid_bare_newline=reject\npickup ", words: "smtpd_sasl_auth_enable is", ids: []string{"no-login", "port-closed"}},
 	{name: "bare newline", from: "-o smtpd_forbid_bare_newline=reject", to: "-o smtpd_forbid_bare_newline=no", words: `smtpd_forbid_bare_newline is "no"`, ids: []string{"bare-newline"}},
 	{name: "sender login", from: "-o smtpd_sender_restrictions=reject_authenticated_sender_login_mismatch", to: "-o smtpd_sender_restrictions=",
-		site: func(_ *testing.T, s *Site) { s.Config.Access.SenderLogin = "mta" }, words: "no reject_sender_login_mismatch", ids: []string{"sender-login"}},
+		site: senderByMTA, words: "no reject_sender_login_mismatch", ids: []string{"sender-login"}},
 	{name: "sender login after a permit", from: "-o smtpd_sender_restrictions=reject_authenticated_sender_login_mismatch", to: "-o smtpd_sender_restrictions=permit_mynetworks,reject_sender_login_mismatch",
-		site: func(_ *testing.T, s *Site) { s.Config.Access.SenderLogin = "mta" }, words: "before what permits", ids: []string{"sender-login"}},
+		site: senderByMTA, words: "before what permits", ids: []string{"sender-login"}},
+	{name: "sender login of those who did not log in", from: "-o smtpd_sender_restrictions=reject_authenticated_sender_login_mismatch", to: "-o smtpd_sender_restrictions=reject_unauthenticated_sender_login_mismatch",
+		site: senderByMTA, ids: []string{"sender-login"}},
 	{name: "no table of logins", main: "smtpd_sender_login_maps =", words: "smtpd_sender_login_maps is empty", ids: []string{"sender-table"}},
 	{name: "plain cleanup", from: "-o cleanup_service_name=subcleanup", to: "-o cleanup_service_name=cleanup", words: "bcc", ids: []string{"headers-dropped", "original-changed"}},
 	{name: "no cleanup", from: "-o cleanup_service_name=subcleanup", to: "-o cleanup_service_name=ascleanup", words: `"ascleanup", and there is no such`, ids: []string{"cleanup-missing"}},
+	{name: "logins at port 25", main: "smtpd_sasl_auth_enable = yes", words: "what users send there does not pass pecd", ids: []string{"port25-login"}},
 	{name: "gate missing", from: "-o { smtpd_milters = { unix:DIR/sock/gate.sock, default_action=tempfail } }", to: "", words: "gate.sock", ids: []string{"gate-milter"}},
 	{name: "gate accept", from: "gate.sock, default_action=tempfail", to: "gate.sock, default_action=accept", words: `says "accept"`, ids: []string{"gate-accept"}},
 	{name: "no TLS at 25", main: "smtpd_tls_security_level = none", words: "offers no TLS", ids: []string{"server-tls"}},
@@ -180,6 +183,8 @@ var postfixes = []broken{
 		to: "-o smtpd_milters=unix:DIR/sock/access.sock\n  -o receive_override_options=no_unknown_recipient_checks,no_header_body_checks,", words: "calls pecd itself", ids: []string{"listener-loop"}},
 	{name: "amavis everywhere", main: "content_filter = smtp-amavis:[127.0.0.1]:10024", words: "smtp-amavis", ids: []string{"listener-filter", "filter-skipped"}},
 	{name: "checks at the listener", from: "no_header_body_checks,no_milters,no_address_mappings", to: "no_header_body_checks,no_milters", words: "without no_address_mappings", ids: []string{"listener-checks"}},
+	{name: "TLS at the listener", from: "-o syslog_name=alfa/reinject\n  -o smtpd_tls_security_level=none", to: "-o syslog_name=alfa/reinject\n  -o smtpd_tls_security_level=encrypt", words: "hands in without TLS", ids: []string{"listener-tls"}},
+	{name: "TLS at the listener, by the old setting", from: "-o syslog_name=alfa/reinject\n  -o smtpd_tls_security_level=none", to: "-o syslog_name=alfa/reinject\n  -o smtpd_tls_security_level=\n  -o smtpd_enforce_tls=yes", words: "hands in without TLS", ids: []string{"listener-tls"}},
 	{name: "headers dropped at the listener", from: "-o cleanup_service_name=recleanup", to: "-o cleanup_service_name=cleanup", words: "drops header fields", ids: []string{"listener-headers"}},
 	{name: "route away", main: "virtual_transport = lmtp:unix:private/dovecot-lmtp", words: "goes to lmtp:unix:private/dovecot-lmtp", ids: []string{"route"}},
 	{name: "domain gone", main: "virtual_mailbox_domains =", words: "takes no mail for alfa.example", ids: []string{"domain-refused"}},
@@ -208,8 +213,12 @@ var postfixes = []broken{
 	{name: "weak TLS of a panel's own", main: "smtp_tls_policy_maps = static:may, static:encrypt", words: "beta.example (may)", ids: []string{"tls-policy"}},
 	{name: "catch-all alias", main: "virtual_alias_maps = inline:{ { @alfa.example = all@alfa.example } }", words: "sends all of alfa.example to all@", ids: []string{"aliases"}},
 	{name: "table gone", main: "virtual_alias_maps = hash:/nonexistent/pecd", words: "/nonexistent/pecd", ids: []string{"table"}},
+	{name: "domains in a table that is gone", main: "virtual_mailbox_domains = sqlite:DIR/users.cf", words: "virtual_mailbox_domains: sqlite:", ids: []string{"table"}},
+	{name: "TLS policies in a table that is gone", main: "smtp_tls_policy_maps = sqlite:DIR/users.cf", words: "smtp_tls_policy_maps: sqlite:", ids: []string{"table"}},
 	{name: "TLS policy gone", main: "smtp_tls_policy_maps =", words: "beta.example (may)", ids: []string{"tls-policy"}},
 	{name: "small size", main: "message_size_limit = 10240000", words: "message_size_limit is 10240000 octets", ids: []string{"size-limit"}},
+	{name: "small mailboxes", main: "mailbox_size_limit = 51200000", from: "pickup ", to: "local unix - n n - - local\nvirtual unix - n n - - virtual\n  -o virtual_mailbox_limit=0\npickup ",
+		words: "local/unix: mailbox_size_limit is 51200000 octets", ids: []string{"mailbox-limit"}},
 	{name: "small headers", main: "header_size_limit = 102400", words: "102400", ids: []string{"header-limit"}},
 	{name: "line folding", main: "smtp_line_length_limit = 998", words: "smtp_line_length_limit is 998", ids: []string{"line-limit"}},
 	{name: "8-bit conversion", main: "disable_mime_output_conversion = no", words: `"no"`, ids: []string{"mime-conversion"}},
@@ -335,6 +344,9 @@ func tables(t *testing.T, p *stage.Provider) string {
 	}
 	return dir
 }
+
+// senderByMTA leaves it to the MTA who may send in whose name.
+func senderByMTA(_ *testing.T, s *Site) { s.Config.Access.SenderLogin = "mta" }
 
 // handlerKeys has Plesk sign for a domain.
 func handlerKeys(domain string) func(*testing.T, *Site) {
@@ -611,4 +623,17 @@ func waitingStore(t *testing.T, s *Site) {
 	l := *s.Loaded
 	l.Index.Checked = s.Now
 	s.Loaded = &l
+}
+
+// TestPortsElsewhere: a Postfix that does not listen at this machine's own address is
+// called where it does.
+func TestPortsElsewhere(t *testing.T) {
+	for interfaces, want := range map[string]string{
+		"all": "127.0.0.1", "": "127.0.0.1", "loopback-only": "127.0.0.1", "localhost": "127.0.0.1", "192.0.2.1, 127.0.0.1": "127.0.0.1",
+		"192.0.2.1": "192.0.2.1", "[2001:db8::1] 192.0.2.1": "2001:db8::1", "mail.pec.example": "mail.pec.example",
+	} {
+		if got := listens(interfaces); got != want {
+			t.Errorf("inet_interfaces = %s: %s, want %s", interfaces, got, want)
+		}
+	}
 }

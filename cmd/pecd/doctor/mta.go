@@ -145,6 +145,9 @@ func (v *visit) gate() {
 	if len(list) == 0 {
 		v.add("port25-missing", "no service of Postfix's listens at port 25")
 	}
+	for _, s := range p.Port25Logins(v.want.Reinject) {
+		v.add("port25-login", "%s: smtpd_sasl_auth_enable is yes; what users send there does not pass pecd", s.Key())
+	}
 	for _, s := range list {
 		if words := strings.ToLower(p.In(s, "smtpd_discard_ehlo_keywords")); strings.Contains(words, "8bitmime") || strings.Contains(words, "starttls") {
 			v.add("ehlo-keywords", "%s: smtpd_discard_ehlo_keywords is %q", s.Key(), words)
@@ -182,6 +185,9 @@ func (v *visit) listener() {
 	if !setup.Loopback(s) && !setup.ForPecd(p.In(s, "mynetworks"), v.want.Reinject) {
 		v.add("listener-open", "%s takes mail from %q, and listens beyond this machine", s.Key(), p.In(s, "mynetworks"))
 	}
+	if p.DemandsTLS(s) {
+		v.add("listener-tls", "%s: smtpd_tls_security_level is %q, smtpd_enforce_tls %q; pecd hands in without TLS", s.Key(), p.In(s, "smtpd_tls_security_level"), p.In(s, "smtpd_enforce_tls"))
+	}
 	over := setup.Words(p.In(s, "receive_override_options"))
 	for _, m := range setup.Milters(p.In(s, "smtpd_milters")) {
 		switch {
@@ -211,6 +217,9 @@ func (v *visit) settings(ctx context.Context) {
 	p := v.Postfix
 	if n := p.Int("message_size_limit"); n != 0 && n < v.want.MinSize() {
 		v.add("size-limit", "message_size_limit is %d octets; originals of %d octets (access.max_size) need %d", n, v.want.MaxSize, v.want.MinSize())
+	}
+	for _, m := range p.SmallMailboxes(p.Int("message_size_limit")) {
+		v.add("mailbox-limit", "%s: %s is %d octets, and message_size_limit is %s", m.Service.Key(), m.Name, m.Limit, p.Get("message_size_limit"))
 	}
 	if n := p.Int("header_size_limit"); n < setup.MinHeaders {
 		v.add("header-limit", "header_size_limit is %d octets; %d are needed", n, setup.MinHeaders)
@@ -268,7 +277,7 @@ func (v *visit) bounces() {
 
 // tables looks for tables that Postfix cannot read: it defers all mail then.
 func (v *visit) tables(ctx context.Context) {
-	for _, name := range []string{"transport_maps", "virtual_alias_maps", "virtual_mailbox_domains", "smtp_tls_policy_maps", "canonical_maps", "recipient_canonical_maps", "recipient_bcc_maps"} {
+	for _, name := range []string{"transport_maps", "virtual_alias_maps", "mydestination", "virtual_mailbox_domains", "relay_domains", "smtp_tls_policy_maps", "canonical_maps", "recipient_canonical_maps", "recipient_bcc_maps"} {
 		for _, t := range setup.Words(v.Postfix.Get(name)) {
 			if !strings.Contains(t, ":") {
 				continue
@@ -286,10 +295,16 @@ func (v *visit) arrival(ctx context.Context) {
 	if s := p.Service("lmtp", "unix"); s != nil && !p.Reachable(s, v.want.LMTP) {
 		v.add("socket-chroot", "%s runs in the chroot %s and cannot reach %s", s.Key(), p.QueueDir(), v.want.LMTP)
 	}
+	// Of what stands in a table that cannot be read nothing is known: that is told alone.
+	domains := len(p.InDoubt(ctx, "mydestination", "virtual_mailbox_domains", "relay_domains")) > 0
+	routes := domains || len(p.InDoubt(ctx, "transport_maps")) > 0
 	for _, d := range v.want.Domains {
 		if p.Class(ctx, d) == "" {
+			if domains {
+				continue
+			}
 			v.add("domain-refused", "Postfix takes no mail for %s", d)
-		} else if !p.RoutesTo(ctx, d, v.want.LMTP) {
+		} else if !routes && !p.RoutesTo(ctx, d, v.want.LMTP) {
 			v.add("route", "mail for %s goes to %s, not to %s", d, p.Route(ctx, d), v.want.LMTP)
 		}
 	}
@@ -302,7 +317,7 @@ func (v *visit) arrival(ctx context.Context) {
 			weak = append(weak, d+" ("+orNone(level)+")")
 		}
 	}
-	if len(weak) > 0 {
+	if len(weak) > 0 && len(p.InDoubt(ctx, "smtp_tls_policy_maps", "transport_maps")) == 0 {
 		v.add("tls-policy", "towards other providers TLS is not compulsory: %s%s", strings.Join(weak[:min(maxNamed, len(weak))], ", "), more(len(weak)-maxNamed))
 	}
 }

@@ -103,7 +103,7 @@ var hostings = []struct {
 	stays  []string // what is found before and after, because the panel has it so
 	losses []loss
 }{
-	{name: "ISPConfig", panel: "ispconfig", losses: []loss{
+	{name: "ISPConfig", panel: "ispconfig", stays: []string{"port25-login"}, losses: []loss{
 		{name: "update", do: ispconfigUpdate,
 			words: []string{"mail for alfa.example goes to lmtp:unix:private/dovecot-lmtp", "header_checks is"}, ids: []string{"route", "content-checks"}},
 		{name: "update with postfix_custom.conf.master", do: func(t *testing.T, dir string, panel func(string) string) {
@@ -123,7 +123,7 @@ var hostings = []struct {
 			words: []string{`submission/inet runs in the chroot`, `submission/inet: smtpd_milters is "inet:localhost:11332", without`},
 			ids:   []string{"socket-chroot", "submission-milter", "bare-newline", "headers-dropped", "original-changed", "listener-missing", "route"}},
 	}},
-	{name: "ISPConfig with amavis", panel: "ispconfig-amavis", stays: []string{"filter-skipped"}, losses: []loss{
+	{name: "ISPConfig with amavis", panel: "ispconfig-amavis", stays: []string{"filter-skipped", "port25-login"}, losses: []loss{
 		{name: "update", do: all(ispconfigUpdate, set("content_filter=lmtp:[127.0.0.1]:10024", "receive_override_options=no_address_mappings")),
 			words: []string{"goes to lmtp:unix:private/dovecot-lmtp"}, ids: []string{"route", "content-checks"}},
 		{name: "the listener without its own settings", do: func(t *testing.T, dir string, _ func(string) string) {
@@ -154,7 +154,7 @@ var hostings = []struct {
 			postconf(t, dir, "-e", "smtp_tls_policy_maps=inline:{ { beta.example = may } }, "+value(t, dir, "smtp_tls_policy_maps"))
 		}, words: []string{"beta.example (may)"}, ids: []string{"tls-policy"}},
 	}},
-	{name: "Plesk", panel: "plesk", losses: []loss{
+	{name: "Plesk", panel: "plesk", stays: []string{"port25-login"}, losses: []loss{
 		{name: "main.cf written anew", do: rewrite("main.cf"), words: []string{"mail for alfa.example goes to plesk_virtual, not to"}, ids: lostMain},
 		{name: "both files written anew", do: rewrite("main.cf", "master.cf"),
 			words: []string{`submission/inet: smtpd_milters is ", inet:127.0.0.1:12768", without`}, ids: append(slices.Concat(lostMain, lostMaster), "gate-milter")},
@@ -162,7 +162,7 @@ var hostings = []struct {
 			postconf(t, dir, "-P", "submission/inet/smtpd_milters=unix:"+accessOf(t, dir)+",inet:127.0.0.1:12768")
 		}, words: []string{"submission/inet: inet:127.0.0.1:12768 comes after pecd"}, ids: []string{"milter-order", "submission-accept"}},
 	}},
-	{name: "Modoboa", panel: "modoboa", losses: []loss{
+	{name: "Modoboa", panel: "modoboa", stays: []string{"port25-login"}, losses: []loss{
 		{name: "updater", do: rewrite("main.cf", "master.cf"),
 			words: []string{`submission/inet: smtpd_milters is "inet:localhost:11332", without`, "submission/inet runs in the chroot", "submission/inet uses ascleanup/unix"},
 			ids:   append(slices.Concat(lostMain, lostMaster), "socket-chroot")},
@@ -170,7 +170,7 @@ var hostings = []struct {
 			postconf(t, dir, "-P", "submission/inet/smtpd_milters=inet:localhost:11332,unix:"+accessOf(t, dir))
 		}, words: []string{`submission/inet: milter_default_action says "accept"`}, ids: []string{"submission-accept"}},
 	}},
-	{name: "Modoboa with amavis", panel: "modoboa-amavis", losses: []loss{
+	{name: "Modoboa with amavis", panel: "modoboa-amavis", stays: []string{"port25-login"}, losses: []loss{
 		{name: "updater", do: rewrite("main.cf", "master.cf"),
 			words: []string{`submission/inet: smtpd_milters is "inet:127.0.0.1:12345", without`}, ids: append(slices.Concat(lostMain, lostMaster), "socket-chroot")},
 		{name: "the proxy again", do: func(t *testing.T, dir string, _ func(string) string) {

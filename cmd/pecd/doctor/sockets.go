@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"pecd/cmd/pecd/setup"
 	"pecd/milter/socket"
 )
 
@@ -158,10 +159,21 @@ func (v *visit) ports(ctx context.Context) {
 		}
 		addr := s.Name
 		if _, _, err := net.SplitHostPort(addr); err != nil {
-			addr = net.JoinHostPort("127.0.0.1", s.Name)
+			addr = net.JoinHostPort(listens(v.Postfix.Get("inet_interfaces")), s.Name)
 		}
 		v.port(ctx, s.Key(), addr)
 	}
+}
+
+// listens is an address at which Postfix listens, by inet_interfaces: this machine's own
+// unless others alone are named.
+func listens(interfaces string) string {
+	const own = "127.0.0.1"
+	words := setup.Words(strings.ToLower(interfaces))
+	if len(words) == 0 || slices.ContainsFunc(words, func(w string) bool { return w == "all" || w == "loopback-only" || w == "localhost" || w == own }) {
+		return own
+	}
+	return strings.Trim(words[0], "[]")
 }
 
 // port looks whether somebody listens at an address of the service key.

@@ -1,6 +1,7 @@
 package setup
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,6 +31,9 @@ type manifest struct {
 // whether it likes them; if not, everything is put back and the error says why. A
 // running Postfix uses them after postfix reload.
 func (p *Postfix) Apply(ctx context.Context, plan *Plan, want Wants, now time.Time) (backup string, err error) {
+	if err := p.unchanged(); err != nil {
+		return "", err
+	}
 	after, err := p.rehearse(ctx, plan)
 	if err != nil {
 		return "", err
@@ -47,17 +51,67 @@ func (p *Postfix) Apply(ctx context.Context, plan *Plan, want Wants, now time.Ti
 	// The caller's context may be what ended it; going back must not stop half way.
 	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	if undone := p.restore(back, backup); undone != nil {
+	if undone := p.restore(back, backup, !errors.Is(err, ErrMeanwhile)); undone != nil {
 		return backup, errors.Join(err, fmt.Errorf("and putting it back failed; the old files are in %s: %w", backup, undone))
 	}
 	return "", fmt.Errorf("%w; everything was put back", errors.Join(err, os.RemoveAll(backup)))
 }
 
-// keep writes the backup before anything is changed.
-func (p *Postfix) keep(dir string, plan *Plan, after map[string][]byte, now time.Time) error {
-	if err := os.Mkdir(dir, 0o700); err != nil {
+// unchanged looks whether main.cf and master.cf are still what the plan was made of.
+func (p *Postfix) unchanged() error {
+	now, err := contents(p.Dir)
+	if err != nil {
 		return err
 	}
+	for _, name := range configFiles {
+		if !bytes.Equal(now[name], p.files[name]) {
+			return fmt.Errorf("%w: %s %w", ErrPostfix, filepath.Join(p.Dir, name), ErrMeanwhile)
+		}
+	}
+	return nil
+}
+
+// whole has write make a backup under another name, which it loses once it is complete:
+// undo must never meet the half of one.
+func whole(dir string, write func(part string) error) error {
+	part := dir + ".part"
+	err := os.Mkdir(part, 0o700)
+	if err != nil {
+		return err
+	}
+	if err = write(part); err == nil {
+		err = os.Rename(part, dir)
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(part))
+	}
+	return nil
+}
+
+// backups are the directories of applications below dir that were not taken back, oldest
+// first. Some have no manifest: an earlier pecd was interrupted, before it changed anything.
+func backups(dir string) ([]string, error) {
+	list, err := filepath.Glob(filepath.Join(dir, backupPrefix+"*Z"))
+	list = slices.DeleteFunc(list, func(b string) bool {
+		_, err := os.Stat(filepath.Join(b, "manifest.json"))
+		return errors.Is(err, fs.ErrNotExist)
+	})
+	slices.Sort(list)
+	return list, err
+}
+
+// Applications is how many in dir were not taken back.
+func Applications(dir string) (int, error) {
+	list, err := backups(dir)
+	return len(list), err
+}
+
+// keep writes the backup before anything is changed.
+func (p *Postfix) keep(backup string, plan *Plan, after map[string][]byte, now time.Time) error {
+	return whole(backup, func(dir string) error { return p.copyTo(dir, plan, after, now) })
+}
+
+func (p *Postfix) copyTo(dir string, plan *Plan, after map[string][]byte, now time.Time) error {
 	m := manifest{Made: now, Params: plan.Params, Services: plan.Services, Tables: map[string]string{}, After: map[string]string{}}
 	names := slices.Clone(configFiles)
 	for _, f := range plan.Files {
@@ -93,6 +147,9 @@ func (p *Postfix) install(ctx context.Context, plan *Plan, after map[string][]by
 		if err := p.writeTable(ctx, f.Name, f.Type, []byte(f.Content)); err != nil {
 			return err
 		}
+	}
+	if err := p.unchanged(); err != nil {
+		return err
 	}
 	for _, name := range configFiles {
 		if err := replace(filepath.Join(p.Dir, name), after[name]); err != nil {

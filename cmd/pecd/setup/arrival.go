@@ -130,7 +130,13 @@ func (pl *planner) table(t table) error {
 	if t.kind == "" || !available("postmap") {
 		return fmt.Errorf("%w: there is no postmap", ErrPostfix)
 	}
-	if old, err := os.ReadFile(file); err != nil || string(old) != t.content {
+	old, err := os.ReadFile(file)
+	if there := err == nil; there && pl.want.Partial {
+		// It has domains that we do not know now; without them their mail goes past pecd.
+		if line, ok := lacks(old, t.content); ok {
+			return fmt.Errorf("%w: %s must have the line %q", ErrPartial, file, line)
+		}
+	} else if !there || string(old) != t.content {
 		pl.plan.Files = append(pl.plan.Files, File{Name: t.name, Content: t.content, Type: t.kind, Reason: t.reason})
 	}
 	entry := t.kind + ":" + file
@@ -141,6 +147,17 @@ func (pl *planner) table(t table) error {
 	rest := slices.DeleteFunc(list, func(w string) bool { return w == entry })
 	pl.param(t.param, join(entry, rest...), t.reason)
 	return nil
+}
+
+// lacks returns the first line of want that a table has not.
+func lacks(table []byte, want string) (string, bool) {
+	have := lines(table)
+	for _, line := range lines([]byte(want)) {
+		if !strings.HasPrefix(line, "#") && !slices.Contains(have, line) {
+			return line, true
+		}
+	}
+	return "", false
 }
 
 // pending is a setting of main.cf as it stands there or is planned.

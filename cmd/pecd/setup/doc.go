@@ -23,8 +23,13 @@ var (
 	// ErrSenders says that Postfix is to hold users to addresses of their own, and has
 	// nothing to look them up in.
 	ErrSenders = errors.New("no table says who may send as whom")
+	// ErrPartial says that a table must be written anew, and that not all that belongs in
+	// it is known.
+	ErrPartial = errors.New("the directory of providers cannot be had, and without it a table of pecd's cannot be written anew")
 	// ErrNothing says that there is nothing to take back.
 	ErrNothing = errors.New("nothing to take back: pecd setup has changed nothing here")
+	// ErrMeanwhile says that somebody has changed a file since it was read.
+	ErrMeanwhile = errors.New("was changed meanwhile; run this again")
 	// ErrExists says that there is an installation already.
 	ErrExists = errors.New("exists already")
 )

@@ -2,6 +2,7 @@ package setup
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"os"
 	"os/exec"
@@ -89,7 +90,9 @@ func (p *Postfix) postmap(ctx context.Context, table string, keys []string) map[
 	answers := map[string]string{}
 	out, err := runWith(ctx, strings.NewReader(strings.Join(keys, "\n")+"\n"), "postmap", "-c", p.Dir, "-q", "-", unproxied(table))
 	if err != nil {
-		if strings.Contains(err.Error(), "fatal") { // exit code 1 alone says that there is no such key
+		// Exit code 1 alone says that there is no such key.
+		var exit *exec.ExitError
+		if strings.Contains(err.Error(), "fatal") || !errors.As(err, &exit) || exit.ExitCode() != 1 {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			p.broken[table] = err
@@ -152,11 +155,41 @@ var classes = []struct{ domains, transport string }{
 // for it.
 func (p *Postfix) Class(ctx context.Context, domain string) string {
 	for _, c := range classes {
-		if p.Lists(ctx, p.Get(c.domains), domain) {
+		names := []string{domain}
+		if c.domains == "relay_domains" { // the only one of them that knows subdomains
+			names = p.parents(domain, c.domains)
+		}
+		if slices.ContainsFunc(names, func(n string) bool { return p.Lists(ctx, p.Get(c.domains), n) }) {
 			return c.domains
 		}
 	}
 	return ""
+}
+
+// parents are the names under which a list may have a domain: its own, and those above,
+// which stand there with a dot before or, for the lists of
+// parent_domain_matches_subdomains, without.
+func (p *Postfix) parents(domain, list string) []string {
+	names := above(domain)
+	if slices.Contains(Words(p.Get("parent_domain_matches_subdomains")), list) {
+		for i := range names {
+			names[i] = strings.TrimPrefix(names[i], ".")
+		}
+	}
+	return names
+}
+
+// InDoubt returns those tables of some settings that cannot be read: what was asked for in
+// them is not known, and must not be taken for missing.
+func (p *Postfix) InDoubt(ctx context.Context, settings ...string) (tables []string) {
+	for _, name := range settings {
+		for _, t := range Words(p.Get(name)) {
+			if kind, _, ok := strings.Cut(t, ":"); ok && !strings.Contains(kind, "/") && p.Broken(ctx, t) != nil {
+				tables = append(tables, name+": "+t)
+			}
+		}
+	}
+	return tables
 }
 
 // Route returns the transport that delivers to a domain.

@@ -73,7 +73,8 @@ var hostings = []hosted{
 			"header_checks": "", "mime_header_checks": "", "nested_header_checks": "", "body_checks": "",
 			"smtpd_sender_restrictions": "permit_mynetworks, permit_sasl_authenticated",
 		},
-		diff: []string{"in its chroot", "instead of sending uncertified", "mail for certified domains goes to pecd"},
+		notes: []string{"log in at port 25 (smtp"},
+		diff:  []string{"in its chroot", "instead of sending uncertified", "mail for certified domains goes to pecd"},
 	},
 	{
 		name: "ISPConfig with amavis", panel: "ispconfig-amavis",
@@ -84,7 +85,8 @@ var hostings = []hosted{
 			// What comes back signed goes neither there nor where FILTER would send it.
 			"127.0.0.1:10033/inet/content_filter": "", "127.0.0.1:10033/inet/smtpd_sender_restrictions": "",
 		},
-		diff: []string{"no filter changes what is signed"},
+		notes: []string{"log in at port 25 (smtp"},
+		diff:  []string{"no filter changes what is signed"},
 	},
 	{
 		name: "iRedMail", panel: "iredmail",
@@ -111,7 +113,7 @@ var hostings = []hosted{
 			"message_size_limit": "314572800",
 		},
 		diff:  []string{"mail for certified domains goes to pecd"},
-		notes: []string{"DKIM"},
+		notes: []string{"DKIM", "log in at port 25 (smtp/inet)"},
 	},
 	{
 		name: "iRedMail, mailboxes with transports", panel: "iredmail",
@@ -134,7 +136,8 @@ var hostings = []hosted{
 			"smtpd_milters": rspamd, "milter_default_action": "accept", "submission/inet/smtpd_sender_restrictions": "reject_sender_login_mismatch",
 			"submission/inet/cleanup_service_name": "subcleanup",
 		},
-		diff: []string{"in its chroot", "instead of sending uncertified"},
+		notes: []string{"log in at port 25 (smtp"},
+		diff:  []string{"in its chroot", "instead of sending uncertified"},
 	},
 	{
 		name: "Modoboa with amavis", panel: "modoboa-amavis",
@@ -149,7 +152,8 @@ var hostings = []hosted{
 		settings: map[string]string{
 			"submission/inet/smtpd_proxy_filter": "", "smtpd/pass/smtpd_proxy_filter": "inet:[127.0.0.1]:10024",
 		},
-		diff: []string{"before a proxy a milter sees no message"},
+		notes: []string{"log in at port 25 (smtp"},
+		diff:  []string{"before a proxy a milter sees no message"},
 	},
 	{
 		name: "iRedMail, milters in main.cf", panel: "iredmail",
@@ -170,7 +174,8 @@ var hostings = []hosted{
 			"submission/inet/receive_override_options": "no_address_mappings", "smtp/inet/receive_override_options": "no_address_mappings",
 			"127.0.0.1:10025/inet/receive_override_options": "no_unknown_recipient_checks,no_header_body_checks",
 		},
-		diff: []string{"no milter is called"},
+		notes: []string{"log in at port 25 (smtp"},
+		diff:  []string{"no milter is called"},
 	},
 	{
 		name: "mailcow", panel: "mailcow", want: beside,

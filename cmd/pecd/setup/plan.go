@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,6 +68,7 @@ func (p *Postfix) Plan(ctx context.Context, want Wants) (*Plan, error) {
 	if want.Gate != "" {
 		pl.gates()
 	}
+	pl.logins()
 	pl.strays()
 	if err := pl.listener(dkim); err != nil {
 		return nil, err
@@ -75,7 +77,23 @@ func (p *Postfix) Plan(ctx context.Context, want Wants) (*Plan, error) {
 	if err := pl.arrival(); err != nil {
 		return nil, err
 	}
-	return &pl.plan, pl.policy()
+	if err := pl.policy(); err != nil {
+		return nil, err
+	}
+	return &pl.plan, pl.doubt()
+}
+
+// doubt refuses a plan that was made of what a table did not say: a domain that is not
+// found because an SQL server is away looks like one that must be added.
+func (pl *planner) doubt() error {
+	ours := []string{TransportFile, UsersFile, PolicyFile} // those are written anew
+	tables := slices.DeleteFunc(pl.pf.InDoubt(pl.ctx, "transport_maps", "mydestination", "virtual_mailbox_domains", "relay_domains", "smtp_tls_policy_maps"), func(t string) bool {
+		return slices.ContainsFunc(ours, func(name string) bool { return strings.HasSuffix(t, ":"+filepath.Join(pl.pf.Dir, name)) })
+	})
+	if len(tables) > 0 {
+		return fmt.Errorf("%w: what is set up cannot be told while these tables cannot be read (postmap -q says why): %s", ErrPostfix, strings.Join(tables, ", "))
+	}
+	return nil
 }
 
 // param plans a setting of main.cf.
@@ -238,6 +256,19 @@ func (pl *planner) gates() {
 	}
 }
 
+// logins tells of logins at port 25. They are left to the administrator: users of his
+// domains that are not certified may send there, and it is theirs to change port first.
+func (pl *planner) logins() {
+	var where, set []string
+	for _, s := range pl.pf.Port25Logins(pl.want.Reinject) {
+		where = append(where, s.Key())
+		set = append(set, `"`+s.Key()+`/smtpd_sasl_auth_enable=no"`)
+	}
+	if len(where) > 0 {
+		pl.plan.Notes = append(pl.plan.Notes, fmt.Sprintf("Users can log in at port 25 (%s), and what they send there leaves uncertified, also from certified addresses. Have them send by a submission port, then: postconf -c %s -P %s", strings.Join(where, ", "), pl.pf.Dir, strings.Join(set, " ")))
+	}
+}
+
 // strays plans that no other service calls pecd.
 func (pl *planner) strays() {
 	served := pl.pf.Submissions(pl.want.Reinject)
@@ -276,6 +307,9 @@ func (pl *planner) listener(dkim []string) error {
 	if s == nil {
 		s = pl.add(addr, "inet", "smtpd", "-", "where pecd hands in signed messages")
 		pl.option(s, "syslog_name", "postfix/pecd", "its own name in the log")
+	}
+	if pl.pf.DemandsTLS(s) {
+		pl.option(s, "smtpd_tls_security_level", "may", "pecd hands in without TLS, on this machine")
 	}
 	milters, overrides := strings.Join(dkim, ", "), reinjectOverrides+",no_milters"
 	if len(dkim) > 0 {
@@ -378,6 +412,14 @@ func (pl *planner) settings() {
 	}
 	if n := pl.pf.Int("message_size_limit"); n != 0 && n < pl.want.MinSize() {
 		pl.param("message_size_limit", strconv.FormatInt(pl.want.Size, 10), "the envelope and the receipts of the largest original must fit")
+	}
+	for _, m := range pl.pf.SmallMailboxes(number(pl.pending("message_size_limit"))) {
+		const reason = "no mailbox may hold less than the largest message: otherwise the service that delivers ends with an error, and all ordinary mail for it waits"
+		if _, own := m.Service.Option(m.Name); own {
+			pl.option(m.Service, m.Name, "0", reason)
+		} else {
+			pl.param(m.Name, "0", reason)
+		}
 	}
 	if pl.pf.Int("header_size_limit") < MinHeaders {
 		pl.param("header_size_limit", strconv.Itoa(MinHeaders), "a longer header field would be cut")

@@ -3,6 +3,7 @@ package setup
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,6 +27,7 @@ type Postfix struct {
 	raw      map[string]string // main.cf and defaults
 	expanded map[string]string // the same, $names replaced
 	set      map[string]bool   // what main.cf sets itself
+	files    map[string][]byte // main.cf and master.cf as they were read
 
 	mu     sync.Mutex // guards what follows
 	asked  map[question]answer
@@ -48,6 +50,7 @@ func Read(ctx context.Context, dir string) (*Postfix, error) {
 	}
 	p := &Postfix{Dir: dir, set: map[string]bool{}, asked: map[question]answer{}, tried: map[string]bool{}, broken: map[string]error{}}
 	var own, fields, options map[string]string
+	files, ferr := contents(dir) // before postconf: a change meanwhile must not go unseen
 	g, gctx := errgroup.WithContext(ctx)
 	for _, r := range []struct {
 		to    *map[string]string
@@ -58,9 +61,10 @@ func Read(ctx context.Context, dir string) (*Postfix, error) {
 			return err
 		})
 	}
-	if err := g.Wait(); err != nil {
+	if err := errors.Join(g.Wait(), ferr); err != nil {
 		return nil, err
 	}
+	p.files = files
 	for name := range own {
 		p.set[name] = true
 	}

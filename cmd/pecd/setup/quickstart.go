@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -198,11 +199,21 @@ path = %[8]q
 
 // place is where the configuration goes: into pecd.toml, or, where a package has put
 // one that sets no key, into conf.d beside it. One that sets a key is somebody's
-// work, and WriteNew refuses to replace it.
+// work, in conf.d too: then it is that file, and WriteNew refuses to replace it.
 func (q Quickstart) place() string {
 	file := filepath.Join(q.Dir, "pecd.toml")
-	keys := map[string]any{}
-	if _, err := toml.DecodeFile(file, &keys); err != nil || len(keys) > 0 {
+	sets := func(file string) bool {
+		keys := map[string]any{}
+		_, err := toml.DecodeFile(file, &keys)
+		return err != nil || len(keys) > 0
+	}
+	parts, err := filepath.Glob(filepath.Join(q.Dir, "conf.d", "*.toml"))
+	if err == nil {
+		if i := slices.IndexFunc(parts, sets); i >= 0 {
+			return parts[i]
+		}
+	}
+	if sets(file) {
 		return file
 	}
 	return filepath.Join(q.Dir, "conf.d", "50-quickstart.toml")
@@ -210,8 +221,12 @@ func (q Quickstart) place() string {
 
 // CheckNew says whether one of the files is there already (ErrExists).
 func CheckNew(files []NewFile) error {
-	for _, f := range files {
+	for i, f := range files {
 		if _, err := os.Lstat(f.Path); err == nil {
+			last := files[len(files)-1].Path // what names the others is written last
+			if _, err := os.Lstat(last); i < len(files)-1 && errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("%s %w, and %s does not: if pecd quickstart was interrupted, remove the files test-* in %s", f.Path, ErrExists, last, filepath.Dir(f.Path))
+			}
 			return fmt.Errorf("%s %w", f.Path, ErrExists)
 		}
 	}

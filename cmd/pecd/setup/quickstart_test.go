@@ -55,6 +55,42 @@ func TestQuickstartBesideAPackage(t *testing.T) {
 	}
 }
 
+// TestQuickstartBesideConfD: a configuration in conf.d is somebody's work, too.
+func TestQuickstartBesideConfD(t *testing.T) {
+	q := quick(t)
+	if err := os.MkdirAll(filepath.Join(q.Dir, "conf.d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mine := filepath.Join(q.Dir, "conf.d", "10-x.toml")
+	for name, text := range map[string]string{filepath.Join(q.Dir, "pecd.toml"): "# empty\n", mine: "[provider]\nname = \"x\"\n", filepath.Join(q.Dir, "conf.d", "00-y.toml"): "# empty\n"} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := q.Files(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteNew(files, -1, -1); !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), mine) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestQuickstartInterrupted: what an interrupted one has left is named.
+func TestQuickstartInterrupted(t *testing.T) {
+	q := quick(t)
+	files, err := q.Files(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteNew(files[:2], -1, -1); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteNew(files, -1, -1); !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), "remove the files test-* in "+q.Dir) {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestQuickstart: what is written loads, its key signs, its directory holds just us,
 // and all of it says that it is a test.
 func TestQuickstart(t *testing.T) {

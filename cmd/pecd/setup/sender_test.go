@@ -11,12 +11,13 @@ func TestChecksSender(t *testing.T) {
 	for list, want := range map[string]bool{
 		"":                             false,
 		"reject_sender_login_mismatch": true,
-		"reject_authenticated_sender_login_mismatch, permit_mynetworks": true,
-		"reject_non_fqdn_sender reject_SENDER_login_mismatch":           true,
-		"permit_sasl_authenticated,reject_sender_login_mismatch":        false,
-		"reject_unauthenticated_sender_login_mismatch":                  false,
-		"reject_known_sender_login_mismatch":                            false,
-		"warn_if_reject reject_sender_login_mismatch":                   false,
+		"reject_authenticated_sender_login_mismatch, permit_mynetworks":               true,
+		"reject_non_fqdn_sender reject_SENDER_login_mismatch":                         true,
+		"permit_sasl_authenticated,reject_sender_login_mismatch":                      false,
+		"reject_unauthenticated_sender_login_mismatch":                                false,
+		"reject_known_sender_login_mismatch":                                          false,
+		"warn_if_reject reject_sender_login_mismatch":                                 false,
+		"check_sender_access inline:{ { x = permit } }, reject_sender_login_mismatch": true,
 	} {
 		if got := ChecksSender(list); got != want {
 			t.Errorf("%q: %t", list, got)

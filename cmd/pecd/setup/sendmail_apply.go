@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -74,13 +75,21 @@ type madeChange struct {
 // should be, everything is put back and the error says why. A running Sendmail uses
 // them after a restart.
 func (s *Sendmail) Apply(ctx context.Context, plan *SendmailPlan, want Wants, now time.Time) (backup string, err error) {
+	for _, f := range plan.Files {
+		if err := f.unchanged(); err != nil {
+			return "", err
+		}
+	}
 	backup = s.path(backupPrefix + now.UTC().Format("20060102T150405Z"))
 	m, err := s.keep(backup, plan, now)
 	if err != nil {
 		return "", err
 	}
 	for _, f := range plan.Files {
-		if err = replace(f.Name, f.New); err != nil {
+		if err = f.unchanged(); err == nil {
+			err = replace(f.Name, f.New)
+		}
+		if err != nil {
 			break
 		}
 	}
@@ -102,11 +111,28 @@ func (s *Sendmail) Apply(ctx context.Context, plan *SendmailPlan, want Wants, no
 	return "", fmt.Errorf("%w; everything was put back", errors.Join(err, os.RemoveAll(backup)))
 }
 
-// keep writes the backup before anything is changed.
-func (s *Sendmail) keep(dir string, plan *SendmailPlan, now time.Time) (*sendmailManifest, error) {
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, err
+// unchanged looks whether a file is still what its new content was made of.
+func (f Rewrite) unchanged() error {
+	now, err := os.ReadFile(f.Name)
+	if errors.Is(err, os.ErrNotExist) {
+		now, err = nil, nil
 	}
+	if err == nil && !bytes.Equal(now, f.Old) {
+		err = fmt.Errorf("%w: %s %w", ErrSendmail, f.Name, ErrMeanwhile)
+	}
+	return err
+}
+
+// keep writes the backup before anything is changed.
+func (s *Sendmail) keep(backup string, plan *SendmailPlan, now time.Time) (m *sendmailManifest, err error) {
+	err = whole(backup, func(dir string) error {
+		m, err = s.copyTo(dir, plan, now)
+		return err
+	})
+	return m, err
+}
+
+func (s *Sendmail) copyTo(dir string, plan *SendmailPlan, now time.Time) (*sendmailManifest, error) {
 	m := &sendmailManifest{Made: now}
 	for i, f := range plan.Files {
 		c := madeChange{Name: f.Name, Was: f.Old != nil, Type: f.Type, After: string(f.New)}
@@ -225,15 +251,14 @@ func UndoSendmail(ctx context.Context, dir, program string) (backup string, left
 	if s.Program, err = findSendmail(ctx, program); err != nil {
 		return "", nil, err
 	}
-	backups, err := filepath.Glob(s.path(backupPrefix + "*Z"))
+	list, err := backups(dir)
 	if err != nil {
 		return "", nil, err
 	}
-	if len(backups) == 0 {
+	if len(list) == 0 {
 		return "", nil, fmt.Errorf("%s: %w", dir, ErrNothing)
 	}
-	slices.Sort(backups)
-	backup = backups[len(backups)-1]
+	backup = list[len(list)-1]
 	b, err := os.ReadFile(filepath.Join(backup, "manifest.json"))
 	if err != nil {
 		return backup, nil, err
@@ -248,6 +273,13 @@ func UndoSendmail(ctx context.Context, dir, program string) (backup string, left
 	if _, err := s.ask(ctx, s.path(CFFile), nil); err != nil {
 		return backup, left, err
 	}
+	cf, err := os.ReadFile(s.path(CFFile))
+	if err != nil {
+		return backup, left, err
+	}
+	if names := parseCF(cf).undefined(); len(names) > 0 {
+		return backup, left, fmt.Errorf("%w: what is left of %s asks for filters that are not defined any more (%s), and with it Sendmail does not start: take them out of InputMailFilters", ErrSendmail, s.path(MCFile), strings.Join(names, ", "))
+	}
 	done := backup + ".undone"
 	return done, left, os.Rename(backup, done)
 }
@@ -261,6 +293,9 @@ func (s *Sendmail) takeBack(ctx context.Context, backup string, m *sendmailManif
 			return left, err
 		}
 		now, err := os.ReadFile(f.Name)
+		if errors.Is(err, os.ErrNotExist) && !f.Was {
+			continue // somebody, or the undo that was interrupted, has removed it
+		}
 		if err != nil {
 			return left, err
 		}
@@ -329,8 +364,21 @@ func (s *Sendmail) asMade(backup string, m *sendmailManifest) error {
 // false if some are not.
 func revert(now, old, after []byte) (text []byte, whole bool) {
 	s, whole := string(now), true
+	var filters []*hunk
 	hunks := diff(content(old), content(after))
-	for _, h := range slices.Backward(hunks) {
+	slices.Reverse(hunks)
+	for _, h := range hunks {
+		if filterOf(h) != "" {
+			filters = append(filters, h)
+		}
+	}
+	// Filters last: one that is still asked for must stay, or Sendmail does not start.
+	hunks = append(slices.DeleteFunc(hunks, func(h *hunk) bool { return filterOf(h) != "" }), filters...)
+	for _, h := range hunks {
+		if name := filterOf(h); name != "" && asksFor(s, name) {
+			whole = false
+			continue
+		}
 		ours, theirs := strings.Join(h.added, "\n")+"\n", ""
 		if len(h.removed) > 0 {
 			theirs = strings.Join(h.removed, "\n") + "\n"
@@ -350,4 +398,47 @@ func content(b []byte) []string {
 		return nil
 	}
 	return lines(b)
+}
+
+var (
+	definesFilter = regexp.MustCompile("MAIL_FILTER\\(`([^',]+)'")
+	// Of a key in DAEMON_OPTIONS Sendmail reads the first letter.
+	namesFilters = regexp.MustCompile("(?i)[,` ]I[a-z]*=([^,']*)|`confINPUT_MAIL_FILTERS',\\s*`([^']*)'")
+)
+
+// filterOf is the name of the filter that a hunk adds; empty: none.
+func filterOf(h *hunk) string {
+	for _, line := range h.added {
+		if m := definesFilter.FindStringSubmatch(line); m != nil && active(line) && len(h.removed) == 0 {
+			return m[1]
+		}
+	}
+	return ""
+}
+
+// asksFor reports whether a sendmail.mc has a daemon ask a filter.
+func asksFor(mc, filter string) bool {
+	for line := range strings.Lines(mc) {
+		if !active(line) {
+			continue
+		}
+		for _, m := range namesFilters.FindAllStringSubmatch(line, -1) {
+			if slices.Contains(list(m[1]+","+m[2]), filter) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// undefined are the filters that daemons ask and that Sendmail does not know.
+func (f *cfFile) undefined() (names []string) {
+	for _, d := range f.daemons {
+		for _, name := range d.Filters {
+			if _, ok := f.filters[name]; !ok && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
 }

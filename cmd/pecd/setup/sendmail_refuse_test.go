@@ -145,6 +145,58 @@ func TestSendmailUndoAfterOthers(t *testing.T) {
 	}
 }
 
+// TestSendmailUndoLeavesFilter: a daemon that somebody has changed asks for pecd's filter
+// still, which stays then: without it Sendmail would not start.
+func TestSendmailUndoLeavesFilter(t *testing.T) {
+	dir, program := mail(t, func(string) string { return minimalMC }, nil)
+	applySendmail(t, readSendmail(t, dir, program), noon)
+	file := filepath.Join(dir, MCFile)
+	mc, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(mc), "InputMailFilters=pecdaccess'", "InputMailFilters=spam;pecdaccess'", 1)
+	text = strings.Replace(text, "MAILER(`local')", "MAIL_FILTER(`spam', `S=unix:/run/spam.sock')dnl\nMAILER(`local')", 1)
+	if text == string(mc) || !strings.Contains(text, "spam;pecdaccess") {
+		t.Fatalf("no daemon asks pecdaccess:\n%s", mc)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, left, err := UndoSendmail(t.Context(), dir, program); err != nil || len(left) != 1 || left[0] != file {
+		t.Fatalf("left %v, %v", left, err)
+	}
+	now := readSendmail(t, dir, program)
+	if names := now.cf.undefined(); len(names) > 0 {
+		t.Errorf("asked for and not defined: %v", names)
+	}
+	if _, ok := now.cf.filters["pecdgate"]; ok {
+		t.Error("the gate, which nobody asks for, was not taken back")
+	}
+}
+
+// TestSendmailMeanwhile: what somebody has written since the plan was made stays, and a
+// table that he has removed hinders no undo.
+func TestSendmailMeanwhile(t *testing.T) {
+	dir, program := mail(t, func(string) string { return minimalMC }, nil)
+	s := readSendmail(t, dir, program)
+	plan := planSendmail(t, s)
+	appendTo(t, filepath.Join(dir, MCFile), "dnl mine\n")
+	before := snapshot(t, dir)
+	if _, err := s.Apply(t.Context(), plan, wants(), noon); !errors.Is(err, ErrMeanwhile) {
+		t.Errorf("%v", err)
+	}
+	same(t, before, snapshot(t, dir))
+	applySendmail(t, readSendmail(t, dir, program), noon)
+	if err := os.Remove(filepath.Join(dir, "mailertable")); err != nil {
+		t.Fatal(err)
+	}
+	if _, left, err := UndoSendmail(t.Context(), dir, program); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+	same(t, before, snapshot(t, dir))
+}
+
 // TestSendmailAgain: a second application, for a new domain and a pecd that moved,
 // changes that alone, and each can be taken back.
 func TestSendmailAgain(t *testing.T) {

@@ -186,6 +186,11 @@ func (p *Postfix) Port25(reinject string) (list []*Service) {
 	return list
 }
 
+// Port25Logins are the services of Port25 at which users can log in.
+func (p *Postfix) Port25Logins(reinject string) []*Service {
+	return slices.DeleteFunc(p.Port25(reinject), func(s *Service) bool { return p.In(s, "smtpd_sasl_auth_enable") != "yes" })
+}
+
 // Loopback reports whether a service listens on this machine alone.
 func Loopback(s *Service) bool { return loopback(s.Name) }
 
@@ -230,4 +235,33 @@ func plainHost(h string) string {
 		return "127.0.0.1"
 	}
 	return strings.ToLower(h)
+}
+
+// A SmallMailbox is a limit to mailboxes with which a service of Postfix's delivers nothing.
+type SmallMailbox struct {
+	Service *Service
+	Name    string
+	Limit   int64
+}
+
+// SmallMailboxes are the limits with which local(8) and virtual(8) end with an error where
+// messages may have size octets (0: any).
+func (p *Postfix) SmallMailboxes(size int64) (list []SmallMailbox) {
+	for i := range p.Services {
+		s := &p.Services[i]
+		name := map[string]string{"local": "mailbox_size_limit", "virtual": "virtual_mailbox_limit"}[s.Program]
+		if name == "" {
+			continue
+		}
+		if limit := number(p.In(s, name)); limit != 0 && (size == 0 || limit < size) {
+			list = append(list, SmallMailbox{s, name, limit})
+		}
+	}
+	return list
+}
+
+// DemandsTLS reports whether a service refuses who does not begin with STARTTLS.
+func (p *Postfix) DemandsTLS(s *Service) bool {
+	level := p.In(s, "smtpd_tls_security_level") // what it says counts before smtpd_enforce_tls
+	return level == "encrypt" || level == "" && p.In(s, "smtpd_enforce_tls") == "yes"
 }

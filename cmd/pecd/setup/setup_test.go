@@ -192,12 +192,16 @@ func TestUndoAfterOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(left, []string{"message_size_limit", "smtps/inet"}) {
+	// smtps cannot take a message without its cleanup.
+	if !slices.Equal(left, []string{"message_size_limit", "smtps/inet", "subcleanup/unix"}) {
 		t.Errorf("left: %v", left)
 	}
 	now := read(t, dir)
 	if now.Get("maximal_queue_lifetime") != "5d" || now.Get("mynetworks") != "127.0.0.1" || now.Int("message_size_limit") != 400000000 {
 		t.Error("main.cf is not as it should be")
+	}
+	if s := now.Service("smtps", "inet"); now.Service(now.In(s, "cleanup_service_name"), "unix") == nil {
+		t.Errorf("smtps is left without its cleanup: %s", s.Line())
 	}
 	if s := now.Service("submission", "inet"); now.Service("recleanup", "unix") != nil || len(Milters(now.In(s, "smtpd_milters"))) != 1 {
 		t.Error("master.cf is not as it should be")
@@ -306,5 +310,179 @@ func TestSystemInstance(t *testing.T) {
 		if dir, err := onlyInstance(t.Context()); err != nil || dir != "/etc/postfix" {
 			t.Errorf("MAIL_CONFIG=%q: %q, %v", env, dir, err)
 		}
+	}
+}
+
+// TestPartial: where the directory cannot be had, the tables of an earlier application keep
+// the domains that are not known now, and what else a panel took away comes back.
+func TestPartial(t *testing.T) {
+	f := panels["plain"]
+	dir := instance(t, f.main+"virtual_mailbox_domains = pec.example, second.example\ntransport_maps = inline:{ { anna@second.example = smtp:[192.0.2.1] } }\n", f.master)
+	w := wants()
+	w.Domains = []string{"pec.example", "second.example"}
+	p := read(t, dir)
+	pl, err := p.Plan(t.Context(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Apply(t.Context(), pl, w, noon); err != nil {
+		t.Fatal(err)
+	}
+	part := wants()
+	part.Partial, part.Peers = true, nil
+	p = read(t, dir)
+	if pl, err = p.Plan(t.Context(), part); err != nil || !pl.Empty() {
+		t.Fatalf("%v, %v", pl, err)
+	}
+	for _, args := range [][]string{{"-e", "transport_maps=", "smtp_tls_policy_maps="}, {"-PX", "submission/inet/smtpd_milters"}} {
+		if _, err := run(t.Context(), "postconf", append([]string{"-c", dir}, args...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p = read(t, dir)
+	if pl, err = p.Plan(t.Context(), part); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Apply(t.Context(), pl, part, noon.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	now := read(t, dir)
+	if !now.RoutesTo(t.Context(), "second.example", w.LMTP) || now.TLSPolicies(t.Context(), w.Peers)["beta.example"] != "encrypt" {
+		t.Errorf("second.example goes to %s, TLS %v", now.Route(t.Context(), "second.example"), now.TLSPolicies(t.Context(), w.Peers))
+	}
+	if _, at := now.FindMilter(now.Service("submission", "inet"), w.Access); at < 0 {
+		t.Error("the milter did not come back")
+	}
+	part.LMTP = "unix:/run/pecd/other.sock" // all lines of the table must change
+	if _, err := now.Plan(t.Context(), part); !errors.Is(err, ErrPartial) || !strings.Contains(err.Error(), "other.sock") {
+		t.Errorf("pecd has moved: %v", err)
+	}
+}
+
+// TestSmallMailboxes: with the larger message_size_limit the limits of mailboxes go, or what
+// delivers to them would not start.
+func TestSmallMailboxes(t *testing.T) {
+	t.Parallel()
+	dir := instance(t, "", "smtp inet n - n - - smtpd\nlocal unix - n n - - local\nvirtual unix - n n - - virtual\n  -o virtual_mailbox_limit=20000000\n"+base)
+	if got := read(t, dir).SmallMailboxes(10240000); len(got) > 0 {
+		t.Errorf("before: %+v", got)
+	}
+	apply(t, read(t, dir))
+	now := read(t, dir)
+	if got := now.In(now.Service("virtual", "unix"), "virtual_mailbox_limit"); now.Get("mailbox_size_limit") != "0" || got != "0" {
+		t.Errorf("mailbox_size_limit is %s, virtual_mailbox_limit %s", now.Get("mailbox_size_limit"), got)
+	}
+	if got := now.SmallMailboxes(now.Int("message_size_limit")); len(got) > 0 {
+		t.Errorf("after: %+v", got)
+	}
+}
+
+// TestListenerTLS: the listener takes what comes without TLS, whatever main.cf demands of
+// others.
+func TestListenerTLS(t *testing.T) {
+	t.Parallel()
+	for _, demand := range []string{"smtpd_tls_security_level = encrypt\n", "smtpd_enforce_tls = yes\n"} {
+		dir := instance(t, "smtpd_tls_cert_file = /etc/x.pem\n"+demand, panels["bare"].master)
+		apply(t, read(t, dir))
+		now := read(t, dir)
+		l := now.Listener(wants().Reinject)
+		if got := now.In(l, "smtpd_tls_security_level"); got != "may" || now.DemandsTLS(l) {
+			t.Errorf("%s: the listener has %q", strings.TrimSpace(demand), got)
+		}
+	}
+}
+
+// TestSubdomains: relay_domains takes what is below its domains, unless Postfix is told that
+// a dot says so; the other lists do not.
+func TestSubdomains(t *testing.T) {
+	t.Parallel()
+	for main, want := range map[string]string{
+		"relay_domains = pec.example\n":                                      "relay_domains",
+		"relay_domains = pec.example\nparent_domain_matches_subdomains =\n":  "",
+		"relay_domains = .pec.example\nparent_domain_matches_subdomains =\n": "relay_domains",
+		"relay_domains = other.example\n":                                    "",
+		"virtual_mailbox_domains = pec.example\n":                            "",
+	} {
+		if got := read(t, instance(t, main, base)).Class(t.Context(), "sub.pec.example"); got != want {
+			t.Errorf("%s is %q, want %q", main, got, want)
+		}
+	}
+}
+
+// TestTableAway: what a table cannot say is not taken for missing.
+func TestTableAway(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"virtual_mailbox_domains", "transport_maps", "smtp_tls_policy_maps"} {
+		dir := instance(t, name+" = hash:/nonexistent/domains\n", panels["plain"].master)
+		if _, err := read(t, dir).Plan(t.Context(), wants()); !errors.Is(err, ErrPostfix) || !strings.Contains(err.Error(), name+": hash:/nonexistent/domains") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// A table of ours that is gone comes back.
+	dir := instance(t, "transport_maps = hash:DIR/pecd_transport\n", panels["plain"].master)
+	if _, err := run(t.Context(), "postconf", "-c", dir, "-e", "transport_maps=hash:"+filepath.Join(dir, TransportFile)); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, read(t, dir))
+}
+
+// TestMeanwhile: what somebody has written between the plan and its application stays.
+func TestMeanwhile(t *testing.T) {
+	t.Parallel()
+	dir := instance(t, panels["plain"].main, panels["plain"].master)
+	p := read(t, dir)
+	pl := plan(t, p)
+	for _, late := range []bool{false, true} {
+		theirs := filepath.Join(dir, "master.cf")
+		if late {
+			p = read(t, dir)
+			pl = plan(t, p)
+			// Installing begins with the tables; by then somebody has changed master.cf.
+			after, err := p.rehearse(t.Context(), pl)
+			if err != nil {
+				t.Fatal(err)
+			}
+			appendTo(t, theirs, "# late\n")
+			if err := p.install(t.Context(), pl, after); !errors.Is(err, ErrMeanwhile) {
+				t.Errorf("%v", err)
+			}
+		} else {
+			appendTo(t, theirs, "# early\n")
+			if _, err := p.Apply(t.Context(), pl, wants(), noon); !errors.Is(err, ErrMeanwhile) {
+				t.Errorf("%v", err)
+			}
+		}
+		if b, err := os.ReadFile(theirs); err != nil || !bytes.Contains(b, []byte("# early\n")) || bytes.Contains(b, []byte("pecd")) || bytes.Contains(b, []byte("# late\n")) != late {
+			t.Errorf("%s, %v", b, err)
+		}
+		if left, err := filepath.Glob(filepath.Join(dir, backupPrefix+"*")); err != nil || len(left) > 0 {
+			t.Errorf("backups: %v, %v", left, err)
+		}
+	}
+}
+
+// TestHalfBackup: a backup that was not finished is not there for undo, and none is left
+// where keeping it fails.
+func TestHalfBackup(t *testing.T) {
+	t.Parallel()
+	dir := instance(t, panels["plain"].main, panels["plain"].master)
+	apply(t, read(t, dir))
+	if err := os.Mkdir(filepath.Join(dir, backupPrefix+"20990101T000000Z"), 0o700); err != nil { // as pecd once left it
+		t.Fatal(err)
+	}
+	if _, left, err := read(t, dir).Undo(t.Context()); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+	p := read(t, dir)
+	pl := plan(t, p)
+	if err := os.Mkdir(filepath.Join(dir, TransportFile), 0o755); err != nil { // cannot be copied
+		t.Fatal(err)
+	}
+	pl.Files = append(pl.Files, File{Name: TransportFile, Type: "hash"})
+	if _, err := p.Apply(t.Context(), pl, wants(), noon.Add(time.Hour)); err == nil {
+		t.Error("applied")
+	}
+	if half, err := filepath.Glob(filepath.Join(dir, "*.part")); err != nil || len(half) > 0 {
+		t.Errorf("left behind: %v, %v", half, err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -20,18 +21,11 @@ func owner(st fs.FileInfo) (uid, gid int) {
 	return -1, -1
 }
 
-// backups are the directories of applications that were not taken back, oldest first.
-func (p *Postfix) backups() ([]string, error) {
-	list, err := filepath.Glob(filepath.Join(p.Dir, backupPrefix+"*Z"))
-	slices.Sort(list)
-	return list, err
-}
-
 // Undo takes the last application back and returns where its backup was. Where others
 // have changed the files since, only what is still as it was left is taken back, and
 // left names the rest; ErrNothing if nothing was applied.
 func (p *Postfix) Undo(ctx context.Context) (backup string, left []string, err error) {
-	list, err := p.backups()
+	list, err := backups(p.Dir)
 	if err != nil {
 		return "", nil, err
 	}
@@ -48,7 +42,7 @@ func (p *Postfix) Undo(ctx context.Context) (backup string, left []string, err e
 		return backup, nil, err
 	}
 	if string(now["main.cf"]) == m.After["main.cf"] && string(now["master.cf"]) == m.After["master.cf"] {
-		err = p.restore(ctx, backup)
+		err = p.restore(ctx, backup, true)
 	} else if left, err = p.revert(ctx, m); err == nil {
 		err = p.restoreTables(ctx, backup, m, left)
 	}
@@ -74,8 +68,8 @@ func readManifest(backup string) (*manifest, error) {
 	return &m, nil
 }
 
-// restore puts the files of a backup back, as they were.
-func (p *Postfix) restore(ctx context.Context, backup string) error {
+// restore puts the files of a backup back, as they were; all of them, or the tables alone.
+func (p *Postfix) restore(ctx context.Context, backup string, all bool) error {
 	m, err := readManifest(backup)
 	if err != nil {
 		return err
@@ -85,6 +79,9 @@ func (p *Postfix) restore(ctx context.Context, backup string) error {
 		return err
 	}
 	for _, name := range configFiles {
+		if !all {
+			continue // what somebody has written there is his
+		}
 		if err := replace(filepath.Join(p.Dir, name), old[name]); err != nil {
 			return err
 		}
@@ -144,6 +141,14 @@ func (p *Postfix) revert(ctx context.Context, m *manifest) (left []string, err e
 			gone = append(gone, e.Key)
 		}
 	}
+	undone := slices.Concat(gone, keysOf(services))
+	gone = slices.DeleteFunc(gone, func(key string) bool {
+		needed := now.needed(key, undone, left)
+		if needed {
+			left = append(left, key)
+		}
+		return needed
+	})
 	for _, c := range []struct {
 		flag string
 		args []string
@@ -155,6 +160,31 @@ func (p *Postfix) revert(ctx context.Context, m *manifest) (left []string, err e
 		}
 	}
 	return left, nil
+}
+
+// keysOf are the keys of services as postconf -M takes them.
+func keysOf(services []string) (keys []string) {
+	for _, s := range services {
+		key, _, _ := strings.Cut(s, "=")
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// needed reports whether a service of ours is one without which what stays takes no mail:
+// the cleanup of a service, but for those that go or become what they were, or what a
+// table delivers by.
+func (p *Postfix) needed(key string, undone, left []string) bool {
+	name, kind, _ := strings.Cut(key, "/")
+	if kind != "unix" {
+		return false
+	}
+	if name == "lmtp" && slices.Contains(left, "transport_maps") {
+		return true
+	}
+	return slices.ContainsFunc(p.Services, func(s Service) bool {
+		return s.Program == "smtpd" && !slices.Contains(undone, s.Key()) && p.In(&s, "cleanup_service_name") == name
+	})
 }
 
 // serviceOf is Service by key.

@@ -17,6 +17,9 @@ type Wants struct {
 	MTAChecksSender              bool     // access.sender_login is "mta"
 	Domains                      []string // ours, certified
 	Peers                        []string // certified domains of other providers
+	// Partial says that the directory cannot be had, or has no record of ours: Domains is
+	// the provider's own alone, and Peers is empty.
+	Partial bool
 }
 
 // What the MTA must be set to, beside sizes; docs/postfix.md.
@@ -34,27 +37,34 @@ const (
 // original does not fit.
 func (w Wants) MinSize() int64 { return w.MaxSize + w.MaxSize/20 + 1<<20 }
 
-// WantsOf reads them. d may be nil: then only the provider's own domain is known.
+// WantsOf reads them. d may be nil: then they are partial.
 func WantsOf(cfg *config.Config, d *directory.Directory) Wants {
 	w := Wants{Access: cfg.Access.Milter, Gate: cfg.Gate.Milter, LMTP: cfg.Reception.LMTP, Reinject: cfg.Courier.MTA,
 		MaxSize: cfg.Access.MaxSize, Size: 3 * cfg.Access.MaxSize, MTAChecksSender: cfg.Access.SenderLogin == "mta"}
 	own := strings.ToLower(cfg.Provider.Domain)
-	if d == nil {
-		w.Domains = []string{own}
+	if !knows(d, cfg.Provider.Name, own) {
+		w.Domains, w.Partial = []string{own}, true
 		return w
 	}
 	for _, p := range d.Providers() {
-		if p.Name == cfg.Provider.Name || p.Manages(own) {
+		if strings.EqualFold(p.Name, cfg.Provider.Name) {
 			w.Domains = append(w.Domains, p.Domains...)
 		} else {
 			w.Peers = append(w.Peers, p.Domains...)
 		}
 	}
-	if !slices.Contains(w.Domains, own) {
-		w.Domains = append(w.Domains, own)
-	}
 	slices.Sort(w.Domains)
 	slices.Sort(w.Peers)
 	w.Domains, w.Peers = slices.Compact(w.Domains), slices.Compact(w.Peers)
 	return w
+}
+
+// knows reports whether the directory has a provider by its name and domain. Under another
+// name our further records would be taken for those of others.
+func knows(d *directory.Directory, name, domain string) bool {
+	if d == nil {
+		return false
+	}
+	p, ok := d.ProviderOf(domain)
+	return ok && p.Name == name
 }
