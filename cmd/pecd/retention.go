@@ -131,7 +131,7 @@ func (c *logPurgeCmd) Run(ctx context.Context, std streams) error {
 	report, err := planPurge(ctx, cfg.Store.Path, order)
 	if err == nil && c.Apply && report.Entries > 0 {
 		if err = controlWork(ctx, cfg.Store.Path, "/purge", order, &report, progressOf(std.err, "entries")); errors.Is(err, errNoDaemon) {
-			report, err = purgeAlone(ctx, cfg.Store.Path, order)
+			report, err = purgeAlone(ctx, cfg, order)
 		}
 	}
 	if err != nil {
@@ -227,9 +227,16 @@ func planPurge(ctx context.Context, dir string, o purgeOrder) (purgeReport, erro
 	return r, nil
 }
 
-func purgeAlone(ctx context.Context, dir string, o purgeOrder) (purgeReport, error) {
+// purgeAlone is for when no daemon runs. Whoever calls it sees what day it is by the
+// dry run; so only a clock that is known to be wrong is refused.
+func purgeAlone(ctx context.Context, cfg *config.Config, o purgeOrder) (purgeReport, error) {
+	dir := cfg.Store.Path
 	if err := asOwner(dir); err != nil {
 		return purgeReport{}, err
+	}
+	guard := newClockGuard(cfg.Time, slog.New(slog.DiscardHandler))
+	if guard.watch.Look(ctx); guard.doubted() {
+		return purgeReport{}, errUnsure
 	}
 	store, err := logstore.Open(ctx, logstore.Options{Dir: dir, Now: clock, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -259,6 +266,10 @@ func (d *daemon) purgeNow(w http.ResponseWriter, r *http.Request) {
 	}
 	if o.Before.After(clock().AddDate(0, -retentionMonths, 0)) {
 		http.Error(w, "the register is kept for 30 months at least", http.StatusBadRequest)
+		return
+	}
+	if d.time.unsure() {
+		http.Error(w, errUnsure.Error(), http.StatusServiceUnavailable)
 		return
 	}
 	d.work(w, r, func(ctx context.Context, progress func(done, total int64)) (any, error) {
