@@ -15,6 +15,9 @@ import (
 // its message that wait for nothing. Keys go no earlier: as long as the register
 // says what was issued, nothing of it is issued twice.
 type Purge struct {
+	// First is the first entry that was archived: there must be none before it that is
+	// not archived and would go as well.
+	First int64
 	// Through is the last entry that goes, and Chain its chain as the archive has it:
 	// what was archived is what is here.
 	Through int64
@@ -41,6 +44,8 @@ func (p Purge) check() error {
 	switch {
 	case !inRange(p.At):
 		return fmt.Errorf("logstore: %w: its instant is %v", ErrInvalid, p.At)
+	case p.First < 1 || p.First > p.Through:
+		return fmt.Errorf("logstore: %w: a purge of entries %d to %d", ErrInvalid, p.First, p.Through)
 	case p.Before.After(p.At):
 		return fmt.Errorf("logstore: %w: a purge of what is not over yet", ErrInvalid)
 	case len(p.Proof) == 0 || len(p.Proof) > maxProof:
@@ -108,7 +113,8 @@ func firstNeeded(ctx context.Context, q rowQuerier, purged int64, before time.Ti
 // PurgeEntries carries out p: the entry that says what goes is committed first, then
 // the entries go, some at a time, so that other commits wait little. It returns how
 // many went, also with an error; FinishPurge goes on after a crash. ErrNeeded if
-// entries must stay, ErrInvalid if the chain is another.
+// entries must stay, ErrInvalid if the chain is another or entries would go that
+// were not archived.
 func (s *SQLite) PurgeEntries(ctx context.Context, p Purge) (n int64, err error) {
 	if err := p.check(); err != nil {
 		return 0, err
@@ -188,6 +194,9 @@ func (j *purgeEntriesJob) apply(ctx context.Context, t *transaction) error {
 	var purged int64
 	if err := t.conn.QueryRowContext(ctx, "SELECT coalesce(max(through), 0) FROM purged").Scan(&purged); err != nil {
 		return err
+	}
+	if j.First > purged+1 {
+		return fmt.Errorf("%w: entries %d to %d were not archived", ErrInvalid, purged+1, j.First-1)
 	}
 	needed, err := firstNeeded(ctx, t.conn, purged, j.Before)
 	if err != nil {

@@ -42,7 +42,7 @@ func purgeOf(t testing.TB, s *logstore.SQLite, through int64) logstore.Purge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return logstore.Purge{Through: through, Chain: l.Chain, Before: overTime, At: now, Proof: []byte("pacchetto 2031-07, sigillato")}
+	return logstore.Purge{First: 1, Through: through, Chain: l.Chain, Before: overTime, At: now, Proof: []byte("pacchetto 2031-07, sigillato")}
 }
 
 func TestPurgeEntries(t *testing.T) {
@@ -132,12 +132,15 @@ func TestPurgeRefused(t *testing.T) {
 	}{
 		"another chain":  {func(p *logstore.Purge) { p.Chain[0] ^= 1 }, false},
 		"another entry":  {func(p *logstore.Purge) { p.Through-- }, false},
+		"with the first": {func(p *logstore.Purge) { p.First = 2 }, false},
+		"no first":       {func(p *logstore.Purge) { p.First = 0 }, false},
 		"no proof":       {func(p *logstore.Purge) { p.Proof = nil }, false},
 		"a large proof":  {func(p *logstore.Purge) { p.Proof = make([]byte, 2<<20) }, false},
 		"no instant":     {func(p *logstore.Purge) { p.At = time.Time{} }, false},
 		"of the future":  {func(p *logstore.Purge) { p.Before = p.At.Add(1) }, false},
 		"what is young":  {func(p *logstore.Purge) { p.Before = p.Before.Add(-time.Hour) }, true},
 		"what is not":    {func(p *logstore.Purge) { p.Through = 1000 }, true},
+		"nothing":        {func(p *logstore.Purge) { p.First = p.Through + 1 }, false},
 		"what was never": {func(p *logstore.Purge) { p.Through = 0; p.Chain = logstore.Digest{} }, false},
 	} {
 		p := good
@@ -244,6 +247,9 @@ func TestPurgeTwice(t *testing.T) {
 	ctx := context.Background()
 	for _, through := range []int64{100, 270, 281, 282} { // 281 is the entry of the first purge
 		p := purgeOf(t, s, through)
+		if through > 100 {
+			p.First = 101 // an archive may begin in what is gone
+		}
 		p.Before = now.Add(time.Duration(through) * time.Hour)
 		p.At = p.Before
 		if _, err := s.PurgeEntries(ctx, p); err != nil {

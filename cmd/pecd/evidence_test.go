@@ -26,11 +26,12 @@ import (
 type archivist struct {
 	*site
 	store string
+	more  int // days after them, sealed too
 }
 
-func newArchivist(t *testing.T) *archivist {
+func newArchivist(t *testing.T, more int) *archivist {
 	t.Helper()
-	a := &archivist{site: newSite(t)}
+	a := &archivist{site: newSite(t), more: more}
 	a.store = filepath.Join(a.dir, "store")
 	tsa := timestamptest.New(t, nil)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -53,7 +54,7 @@ func newArchivist(t *testing.T) *archivist {
 	}
 	anchors := a.write(t, "tsa.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: tsa.CA.Certificate.Raw}))
 	a.write(t, "pecd.toml", []byte(string(text)+"[seal]\ntsa = [\""+server.URL+"\"]\ntsa_anchors = \""+anchors+"\"\n"))
-	now := time.Date(2022, 2, 2, 12, 0, 0, 0, time.UTC)
+	now := time.Date(2022, 2, 2+more, 12, 0, 0, 0, time.UTC)
 	tsa.Now = func() time.Time { return now }
 	a.fill(t, func() time.Time { return now })
 	return a
@@ -66,7 +67,7 @@ func (a *archivist) fill(t *testing.T, now func() time.Time) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for day := range 4 {
+	for day := range 4 + a.more {
 		for _, id := range []pec.Identifier{"i1@alfa.example", "i2@alfa.example", "i3@alfa.example"} {
 			at := time.Date(2022, 1, 30+day, 9, 0, 0, 0, time.UTC)
 			e := logstore.Entry{At: at, Type: "rifiuto", Identifier: id, Sender: "alice@alfa.example", Recipients: []pec.Recipient{}, SendingProvider: "Alfa PEC S.p.A.", Subject: "Offerta"}
@@ -84,7 +85,7 @@ func (a *archivist) fill(t *testing.T, now func() time.Time) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sealed, err := sealer.Seal(ctx); err != nil || len(sealed) != 3 {
+	if sealed, err := sealer.Seal(ctx); err != nil || len(sealed) != 3+a.more {
 		t.Fatalf("%d days sealed: %v", len(sealed), err)
 	}
 	if err := store.Close(); err != nil {
@@ -95,7 +96,7 @@ func (a *archivist) fill(t *testing.T, now func() time.Time) {
 // TestRetention: a month is packed and verified, what is in the package goes after
 // its term and no earlier, and the register that is left verifies.
 func TestRetention(t *testing.T) {
-	a := newArchivist(t)
+	a := newArchivist(t, 0)
 	pack := filepath.Join(a.dir, "2022-01.tar")
 	if code, out, errs := pecd("log", "archive", "2022-01", "-o", pack, "--config", a.config); code != 0 || !strings.Contains(out, "entries 1 to 6") {
 		t.Fatalf("exit %d\n%s%s", code, out, errs)
@@ -121,6 +122,21 @@ func TestRetention(t *testing.T) {
 	}
 	if code, out, errs := pecd("log", "verify", "--config", a.config); code != 0 || !strings.Contains(out, "removed        up to 6, after their term") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+}
+
+// TestPurgeGap: no entry goes that is in none of the packages.
+func TestPurgeGap(t *testing.T) {
+	a := newArchivist(t, 28) // all of February
+	pack := filepath.Join(a.dir, "2022-02.tar")
+	if code, out, errs := pecd("log", "archive", "2022-02", "-o", pack, "--config", a.config); code != 0 || !strings.Contains(out, "entries 7 to 90") {
+		t.Fatalf("exit %d\n%s%s", code, out, errs)
+	}
+	for _, apply := range [][]string{nil, {"--apply"}} {
+		args := append([]string{"log", "purge", pack, "--config", a.config}, apply...)
+		if code, out, errs := pecd(args...); code != 2 || !strings.Contains(errs, "entries 1 to 6 are in none of these packages") {
+			t.Errorf("%v: exit %d\n%s%s", apply, code, out, errs)
+		}
 	}
 }
 
@@ -157,7 +173,7 @@ func TestRewritten(t *testing.T) {
 		{"cut, but witnessed", 0, 11, true, "BROKEN", 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			a := newArchivist(t)
+			a := newArchivist(t, 0)
 			args := []string{"log", "verify", "--config", a.config}
 			if tt.heads {
 				args = append(args, "--heads", a.write(t, "witness.log", []byte("Feb  2 12:00:00 log pecd: register of Alfa: "+a.head(t, 12)+"\n")))
@@ -168,7 +184,7 @@ func TestRewritten(t *testing.T) {
 			}
 		})
 	}
-	a := newArchivist(t)
+	a := newArchivist(t, 0)
 	if code, _, errs := pecd("log", "verify", "--config", a.config, "--heads", a.write(t, "other.log", []byte("nothing\n"))); code != 2 || !strings.Contains(errs, "names no head") {
 		t.Errorf("a file without heads: exit %d\n%s", code, errs)
 	}
@@ -253,7 +269,7 @@ func exec1(t *testing.T, db *sql.DB, q string, args ...any) {
 
 // TestBackup: a copy is a store, and what is there already is left alone.
 func TestBackup(t *testing.T) {
-	a := newArchivist(t)
+	a := newArchivist(t, 0)
 	dir := filepath.Join(a.dir, "copy")
 	code, out, errs := pecd("backup", dir, "--json", "--config", a.config)
 	var report backupReport

@@ -98,6 +98,7 @@ type logPurgeCmd struct {
 
 // A purgeOrder is what the daemon is asked to remove.
 type purgeOrder struct {
+	First   int64           `json:"first"` // that the packages hold
 	Through int64           `json:"through"`
 	Chain   logstore.Digest `json:"chain"`
 	Before  time.Time       `json:"before"`
@@ -174,7 +175,7 @@ func (c *logPurgeCmd) order(ctx context.Context, v *seal.Verifier) (o purgeOrder
 		packs = append(packs, p)
 	}
 	last := packs[len(packs)-1]
-	o.Through, o.Chain = last.Last, last.ChainAfter
+	o.First, o.Through, o.Chain = packs[0].First, last.Last, last.ChainAfter
 	o.Proof, err = json.Marshal(packs)
 	return o, err
 }
@@ -209,6 +210,9 @@ func planPurge(ctx context.Context, dir string, o purgeOrder) (purgeReport, erro
 	gone, err := store.PurgedThrough(ctx)
 	if err != nil || o.Through <= gone.Seq {
 		return r, err
+	}
+	if o.First > gone.Seq+1 {
+		return r, fmt.Errorf("%w: entries %d to %d are in none of these packages", errUsage, gone.Seq+1, o.First-1)
 	}
 	p, err := store.Purgeable(ctx, o.Before)
 	if err != nil {
@@ -250,7 +254,7 @@ func purgeAlone(ctx context.Context, cfg *config.Config, o purgeOrder) (purgeRep
 func purge(ctx context.Context, s *logstore.SQLite, o purgeOrder, progress func(done, total int64)) (purgeReport, error) {
 	r := purgeReport{Through: o.Through, Before: o.Before, Applied: true}
 	var err error
-	if r.Entries, err = s.PurgeEntries(ctx, logstore.Purge{Through: o.Through, Chain: o.Chain, Before: o.Before, At: clock(), Proof: bytes.Clone(o.Proof), Progress: progress}); err != nil {
+	if r.Entries, err = s.PurgeEntries(ctx, logstore.Purge{First: o.First, Through: o.Through, Chain: o.Chain, Before: o.Before, At: clock(), Proof: bytes.Clone(o.Proof), Progress: progress}); err != nil {
 		return r, err
 	}
 	r.Freed, err = s.Reclaim(ctx, keepFree, nil)
