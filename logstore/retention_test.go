@@ -8,8 +8,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"pecd/logstore"
 	"pecd/logstore/storetest"
@@ -237,6 +240,36 @@ func TestPurgeBrokenOff(t *testing.T) {
 	}
 	if n, err := s.FinishPurge(context.Background(), nil); n != 0 || err != nil {
 		t.Errorf("FinishPurge with nothing to do: %d, %v", n, err)
+	}
+}
+
+// Two purges at once end both: what the one has removed, the other does not wait for.
+func TestPurgeAtOnce(t *testing.T) {
+	s := oldRegister(t, t.TempDir())
+	defer closeStore(t, s)
+	ctx, cancel := context.WithCancel(context.Background())
+	p := purgeOf(t, s, over)
+	p.Progress = func(int64, int64) { cancel() }
+	if n, err := s.PurgeEntries(ctx, p); n != 100 || !errors.Is(err, context.Canceled) {
+		t.Fatalf("PurgeEntries: %d, %v", n, err)
+	}
+	var g errgroup.Group
+	var all atomic.Int64
+	finish := func() error {
+		n, err := s.FinishPurge(context.Background(), nil)
+		all.Add(n)
+		return err
+	}
+	// The second comes while the first is under way.
+	first := func(int64, int64) { g.Go(finish) }
+	n, err := s.FinishPurge(context.Background(), first)
+	if err := errors.Join(err, g.Wait()); err != nil || n+all.Load() != over-100 {
+		t.Errorf("%d and %d entries removed: %v", n, all.Load(), err)
+	}
+	again := purgeOf(t, s, over+1)
+	again.Through = over
+	if n, err := s.PurgeEntries(context.Background(), again); n != 0 || !errors.Is(err, logstore.ErrInvalid) || !strings.Contains(err.Error(), "gone already") {
+		t.Errorf("the same once more: %d, %v", n, err)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"database/sql"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -27,11 +29,12 @@ type archivist struct {
 	*site
 	store string
 	more  int // days after them, sealed too
+	times int // how often the three entries of a day are there
 }
 
-func newArchivist(t *testing.T, more int) *archivist {
+func newArchivist(t *testing.T, more, times int) *archivist {
 	t.Helper()
-	a := &archivist{site: newSite(t), more: more}
+	a := &archivist{site: newSite(t), more: more, times: times}
 	a.store = filepath.Join(a.dir, "store")
 	tsa := timestamptest.New(t, nil)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -68,12 +71,16 @@ func (a *archivist) fill(t *testing.T, now func() time.Time) {
 		t.Fatal(err)
 	}
 	for day := range 4 + a.more {
-		for _, id := range []pec.Identifier{"i1@alfa.example", "i2@alfa.example", "i3@alfa.example"} {
-			at := time.Date(2022, 1, 30+day, 9, 0, 0, 0, time.UTC)
-			e := logstore.Entry{At: at, Type: "rifiuto", Identifier: id, Sender: "alice@alfa.example", Recipients: []pec.Recipient{}, SendingProvider: "Alfa PEC S.p.A.", Subject: "Offerta"}
-			if _, err := store.Commit(ctx, logstore.Tx{At: at, Acts: []logstore.Act{{Entry: e}}}); err != nil {
-				t.Fatal(err)
+		at := time.Date(2022, 1, 30+day, 9, 0, 0, 0, time.UTC)
+		tx := logstore.Tx{At: at}
+		for range a.times {
+			for _, id := range []pec.Identifier{"i1@alfa.example", "i2@alfa.example", "i3@alfa.example"} {
+				e := logstore.Entry{At: at, Type: "rifiuto", Identifier: id, Sender: "alice@alfa.example", Recipients: []pec.Recipient{}, SendingProvider: "Alfa PEC S.p.A.", Subject: "Offerta"}
+				tx.Acts = append(tx.Acts, logstore.Act{Entry: e})
 			}
+		}
+		if _, err := store.Commit(ctx, tx); err != nil {
+			t.Fatal(err)
 		}
 	}
 	in, err := load(ctx, a.config, loading{now: now})
@@ -96,7 +103,7 @@ func (a *archivist) fill(t *testing.T, now func() time.Time) {
 // TestRetention: a month is packed and verified, what is in the package goes after
 // its term and no earlier, and the register that is left verifies.
 func TestRetention(t *testing.T) {
-	a := newArchivist(t, 0)
+	a := newArchivist(t, 0, 1)
 	pack := filepath.Join(a.dir, "2022-01.tar")
 	if code, out, errs := pecd("log", "archive", "2022-01", "-o", pack, "--config", a.config); code != 0 || !strings.Contains(out, "entries 1 to 6") {
 		t.Fatalf("exit %d\n%s%s", code, out, errs)
@@ -125,9 +132,53 @@ func TestRetention(t *testing.T) {
 	}
 }
 
+// TestPurgeBrokenOff: a purge that was broken off goes on when it is repeated, and
+// the dry run says how much is left.
+func TestPurgeBrokenOff(t *testing.T) {
+	a := newArchivist(t, 0, 40)
+	pack := filepath.Join(a.dir, "2022-01.tar")
+	if code, out, errs := pecd("log", "archive", "2022-01", "-o", pack, "--config", a.config); code != 0 {
+		t.Fatalf("exit %d\n%s%s", code, out, errs)
+	}
+	left := 240 - a.breakOff(t, 240)
+	if code, out, errs := pecd("log", "purge", pack, "--config", a.config); code != 0 || !strings.Contains(out, fmt.Sprintf("%d entries would go, through 240", left)) {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	if code, out, errs := pecd("log", "purge", pack, "--apply", "--config", a.config); code != 0 || !strings.Contains(out, fmt.Sprintf("%d entries removed, through 240", left)) {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	if code, out, errs := pecd("log", "purge", pack, "--apply", "--config", a.config); code != 0 || !strings.Contains(out, "nothing can go") {
+		t.Errorf("once more: exit %d\n%s%s", code, out, errs)
+	}
+}
+
+// breakOff purges through an entry, and is broken off when the first have gone.
+func (a *archivist) breakOff(t *testing.T, through int64) (gone int64) {
+	t.Helper()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	store, err := logstore.Open(t.Context(), logstore.Options{Dir: a.store, Now: func() time.Time { return now }, Rand: rand.Reader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := store.LinkAt(t.Context(), through)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	gone, err = store.PurgeEntries(ctx, logstore.Purge{First: 1, Through: through, Chain: l.Chain, Before: now, At: now, Proof: []byte("pacchetto"),
+		Progress: func(int64, int64) { stop() }})
+	if !errors.Is(err, context.Canceled) || gone == 0 || gone == through {
+		t.Fatalf("the purge was not broken off: %d, %v", gone, err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return gone
+}
+
 // TestPurgeGap: no entry goes that is in none of the packages.
 func TestPurgeGap(t *testing.T) {
-	a := newArchivist(t, 28) // all of February
+	a := newArchivist(t, 28, 1) // all of February
 	pack := filepath.Join(a.dir, "2022-02.tar")
 	if code, out, errs := pecd("log", "archive", "2022-02", "-o", pack, "--config", a.config); code != 0 || !strings.Contains(out, "entries 7 to 90") {
 		t.Fatalf("exit %d\n%s%s", code, out, errs)
@@ -173,7 +224,7 @@ func TestRewritten(t *testing.T) {
 		{"cut, but witnessed", 0, 11, true, "BROKEN", 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			a := newArchivist(t, 0)
+			a := newArchivist(t, 0, 1)
 			args := []string{"log", "verify", "--config", a.config}
 			if tt.heads {
 				args = append(args, "--heads", a.write(t, "witness.log", []byte("Feb  2 12:00:00 log pecd: register of Alfa: "+a.head(t, 12)+"\n")))
@@ -184,7 +235,7 @@ func TestRewritten(t *testing.T) {
 			}
 		})
 	}
-	a := newArchivist(t, 0)
+	a := newArchivist(t, 0, 1)
 	if code, _, errs := pecd("log", "verify", "--config", a.config, "--heads", a.write(t, "other.log", []byte("nothing\n"))); code != 2 || !strings.Contains(errs, "names no head") {
 		t.Errorf("a file without heads: exit %d\n%s", code, errs)
 	}
@@ -269,7 +320,7 @@ func exec1(t *testing.T, db *sql.DB, q string, args ...any) {
 
 // TestBackup: a copy is a store, and what is there already is left alone.
 func TestBackup(t *testing.T) {
-	a := newArchivist(t, 0)
+	a := newArchivist(t, 0, 1)
 	dir := filepath.Join(a.dir, "copy")
 	code, out, errs := pecd("backup", dir, "--json", "--config", a.config)
 	var report backupReport

@@ -208,7 +208,12 @@ func planPurge(ctx context.Context, dir string, o purgeOrder) (purgeReport, erro
 	}
 	defer store.Close()
 	gone, err := store.PurgedThrough(ctx)
-	if err != nil || o.Through <= gone.Seq {
+	if err != nil {
+		return r, err
+	}
+	if o.Through <= gone.Seq { // nothing, or what was broken off
+		r.Through = gone.Seq
+		r.Entries, err = store.Unfinished(ctx)
 		return r, err
 	}
 	if o.First > gone.Seq+1 {
@@ -250,11 +255,21 @@ func purgeAlone(ctx context.Context, cfg *config.Config, o purgeOrder) (purgeRep
 	return r, errors.Join(err, store.Close())
 }
 
-// purge removes what o names and gives the space back.
+// purge removes what o names, or finishes what an earlier one began to remove, and
+// gives the space back.
 func purge(ctx context.Context, s *logstore.SQLite, o purgeOrder, progress func(done, total int64)) (purgeReport, error) {
 	r := purgeReport{Through: o.Through, Before: o.Before, Applied: true}
-	var err error
-	if r.Entries, err = s.PurgeEntries(ctx, logstore.Purge{First: o.First, Through: o.Through, Chain: o.Chain, Before: o.Before, At: clock(), Proof: bytes.Clone(o.Proof), Progress: progress}); err != nil {
+	gone, err := s.PurgedThrough(ctx)
+	if err != nil {
+		return r, err
+	}
+	if o.Through <= gone.Seq {
+		r.Through = gone.Seq
+		r.Entries, err = s.FinishPurge(ctx, progress)
+	} else {
+		r.Entries, err = s.PurgeEntries(ctx, logstore.Purge{First: o.First, Through: o.Through, Chain: o.Chain, Before: o.Before, At: clock(), Proof: bytes.Clone(o.Proof), Progress: progress})
+	}
+	if err != nil {
 		return r, err
 	}
 	r.Freed, err = s.Reclaim(ctx, keepFree, nil)
