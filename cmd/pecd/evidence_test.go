@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -22,6 +23,7 @@ import (
 
 	"pecd/cmd/pecd/config"
 	"pecd/logstore"
+	"pecd/logstore/seal"
 	"pecd/pec"
 	"pecd/pec/message"
 	"pecd/signer/timestamp/timestamptest"
@@ -109,6 +111,7 @@ func (a *archivist) fill(t *testing.T, now func() time.Time) {
 func TestRetention(t *testing.T) {
 	a := newArchivist(t, 0, 1)
 	pack := filepath.Join(a.dir, "2022-01.tar")
+	heard := a.heard(t, 2, 6, 12) // among them the last that goes
 	if code, out, errs := pecd("log", "archive", "2022-01", "-o", pack, "--config", a.config); code != 0 || !strings.Contains(out, "entries 1 to 6") {
 		t.Fatalf("exit %d\n%s%s", code, out, errs)
 	}
@@ -134,6 +137,43 @@ func TestRetention(t *testing.T) {
 	if code, out, errs := pecd("log", "verify", "--config", a.config); code != 0 || !strings.Contains(out, "removed        up to 6, after their term") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
+	if code, out, errs := pecd("log", "check", "--config", a.config); code != 0 || !strings.Contains(out, "0 things wrong") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	for _, seq := range []string{"6", "12"} { // what a witness heard otherwise is told still
+		line := regexp.MustCompile(`("seq":` + seq + `,"chain":")....`)
+		a.write(t, "store/seals/witness/2022-02-02.jsonl", line.ReplaceAll([]byte(heard), []byte("${1}0000")))
+		if code, out, errs := pecd("log", "verify", "--config", a.config); code != 1 || !strings.Contains(out, "heard another chain for entry "+seq) {
+			t.Errorf("entry %s: exit %d\n%s%s", seq, code, out, errs)
+		}
+	}
+}
+
+// heard has a witness hear of entries, and returns the file that says so.
+func (a *archivist) heard(t *testing.T, entries ...int64) string {
+	t.Helper()
+	r, err := logstore.OpenReadOnly(t.Context(), a.store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var lines []byte
+	for _, seq := range entries {
+		l, err := r.LinkAt(t.Context(), seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := json.Marshal(seal.Record{Head: seal.Head{Seq: seq, Chain: l.Chain, At: l.At}, Attested: l.At, Kind: seal.KindHTTP, Name: "http://witness.example"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(append(lines, line...), '\n')
+	}
+	if err := os.MkdirAll(filepath.Join(a.store, "seals", "witness"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	a.write(t, "store/seals/witness/2022-02-02.jsonl", lines)
+	return string(lines)
 }
 
 // TestPurgeBrokenOff: a purge that was broken off goes on when it is repeated, and
