@@ -19,9 +19,8 @@ import (
 // ErrNotEmpty says that a backup was to be put where something is.
 var ErrNotEmpty = errors.New("the directory is not empty")
 
-// ErrBackup says that a backup was found not to be what the store holds, and was
-// thrown away.
-var ErrBackup = errors.New("the backup is damaged")
+// ErrBackup says that the copy of the database is not one, and was thrown away.
+var ErrBackup = errors.New("the copy of the database is damaged")
 
 // Backup says what is in a backup.
 type Backup struct {
@@ -31,6 +30,9 @@ type Backup struct {
 	// and Octets the size of all.
 	Files  int
 	Octets int64
+	// Missing are files that the database names and the store does not have, or not as
+	// they were kept, each with what is wrong. What there is of them is in the backup.
+	Missing []string
 }
 
 // partName is the database of a backup until all is there: what was broken off is
@@ -42,8 +44,11 @@ const partName = databaseName + ".part"
 // is read back and checked. dir is created, or must be empty; to restore is to open
 // it as a store. It holds the store's secret and messages that the MTA may have
 // taken since: a daemon that opens it sends those once more. What fails leaves
-// nothing in dir. progress, which may be nil, hears octets.
-func (s *SQLite) Backup(ctx context.Context, dir string, progress func(done, total int64)) (Backup, error) {
+// nothing in dir; a file that the store has lost is no failure, or there would be no
+// backup any more of all the rest. first, which may be nil, is called when dir is there
+// and empty: what it copies of what is said about the register elsewhere says nothing
+// about entries that the copy lacks. progress, which may be nil, hears octets.
+func (s *SQLite) Backup(ctx context.Context, dir string, first func() error, progress func(done, total int64)) (Backup, error) {
 	created, err := makeEmptyDir(dir)
 	if err != nil {
 		return Backup{}, err
@@ -51,7 +56,12 @@ func (s *SQLite) Backup(ctx context.Context, dir string, progress func(done, tot
 	b := &backup{store: s, dir: dir, progress: progress}
 	// From before the snapshot on no file of the store goes away.
 	s.hold()
-	err = b.run(ctx)
+	if first != nil {
+		err = first()
+	}
+	if err == nil {
+		err = b.run(ctx)
+	}
 	if unholdErr := s.unhold(); unholdErr != nil {
 		s.log.Warn("files that nobody needs are left until the next start", "error", unholdErr)
 	}
@@ -259,6 +269,11 @@ func (b *backup) copyFile(ctx context.Context, f backupFile) (err error) {
 		return err
 	}
 	from, err := os.Open(filepath.Join(b.store.options.Dir, f.name))
+	if errors.Is(err, fs.ErrNotExist) {
+		b.made.Files--
+		b.passed(f, 0, "is not there")
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -272,22 +287,31 @@ func (b *backup) copyFile(ctx context.Context, f backupFile) (err error) {
 	if err != nil {
 		return err
 	}
+	wrong := ""
 	if n != f.size {
-		return fmt.Errorf("%w: %s has %d octets and should have %d", ErrBackup, f.name, n, f.size)
-	}
-	if f.digest != "" {
+		wrong = fmt.Sprintf("has %d octets and should have %d", n, f.size)
+	} else if f.digest != "" {
 		digest := sha256.New()
 		if _, err := io.Copy(digest, io.NewSectionReader(to, 0, n)); err != nil {
 			return err
 		}
 		if got := hex.EncodeToString(digest.Sum(nil)); got != f.digest {
-			return fmt.Errorf("%w: %s is not what was kept", ErrBackup, f.name)
+			wrong = "is not what was kept"
 		}
 	}
-	b.done += n
+	b.passed(f, n, wrong)
+	return to.Sync()
+}
+
+// passed notes that n octets of f are copied, and what is wrong with it; empty:
+// nothing.
+func (b *backup) passed(f backupFile, n int64, wrong string) {
+	if wrong != "" {
+		b.made.Missing = append(b.made.Missing, f.name+" "+wrong)
+	}
+	b.done += f.size
 	b.made.Octets += n
 	b.report()
-	return to.Sync()
 }
 
 // check reads the copied database back.

@@ -55,7 +55,7 @@ func TestBackup(t *testing.T) {
 	}
 	once := false
 	var done, total int64
-	made, err := s.Backup(context.Background(), to, func(d, all int64) {
+	made, err := s.Backup(context.Background(), to, nil, func(d, all int64) {
 		if done, total = d, all; once {
 			return
 		}
@@ -167,7 +167,7 @@ func TestBackupUnderLoad(t *testing.T) {
 	}
 	for range 5 {
 		to := t.TempDir()
-		made, err := s.Backup(context.Background(), to, nil)
+		made, err := s.Backup(context.Background(), to, nil, nil)
 		if err != nil {
 			t.Errorf("Backup: %v", err)
 			break
@@ -206,7 +206,7 @@ func TestBackupRefused(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(full, "x"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Backup(ctx, full, nil); !errors.Is(err, logstore.ErrNotEmpty) {
+	if _, err := s.Backup(ctx, full, nil, nil); !errors.Is(err, logstore.ErrNotEmpty) {
 		t.Errorf("Backup into a folder with a file: %v", err)
 	}
 	if names, err := os.ReadDir(full); err != nil || len(names) != 1 {
@@ -218,10 +218,10 @@ func TestBackupRefused(t *testing.T) {
 	if err := os.Mkdir(there, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	fails := func(what string, want error, ctx context.Context, progress func(int64, int64)) {
+	fails := func(what string, want error, ctx context.Context, first func() error, progress func(int64, int64)) {
 		t.Helper()
 		for _, to := range []string{there, filepath.Join(parent, "new")} {
-			if _, err := s.Backup(ctx, to, progress); !errors.Is(err, want) {
+			if _, err := s.Backup(ctx, to, first, progress); !errors.Is(err, want) {
 				t.Errorf("%s: %v, want %v", what, err, want)
 			}
 			if names, err := os.ReadDir(to); (to == there) != (err == nil) || len(names) != 0 {
@@ -230,28 +230,48 @@ func TestBackupRefused(t *testing.T) {
 		}
 	}
 	cancelled, cancel := context.WithCancel(ctx)
-	fails("cancelled", context.Canceled, cancelled, func(int64, int64) { cancel() })
-	virus := filepath.Join(dir, "virus", "1")
-	if err := os.WriteFile(virus, []byte("iNfetto"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	fails("altered", logstore.ErrBackup, ctx, nil)
-	if err := os.WriteFile(virus, []byte("infetto"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	bodies := filepath.Join(dir, "bodies", "1")
-	if err := os.Truncate(bodies, 1000); err != nil {
-		t.Fatal(err)
-	}
-	fails("short", logstore.ErrBackup, ctx, nil)
-	if err := os.Remove(bodies); err != nil {
-		t.Fatal(err)
-	}
-	fails("missing", fs.ErrNotExist, ctx, nil)
-	if _, err := s.Backup(ctx, filepath.Join(parent, "no", "parent"), nil); err == nil {
+	fails("cancelled", context.Canceled, cancelled, nil, func(int64, int64) { cancel() })
+	fails("what comes first", fs.ErrClosed, ctx, func() error { return fs.ErrClosed }, nil)
+	if _, err := s.Backup(ctx, filepath.Join(parent, "no", "parent"), nil, nil); err == nil {
 		t.Error("Backup into a folder of no folder succeeds")
 	}
 	takeAll(t, s)
+}
+
+// What the store has lost is named, and all the rest is in the backup.
+func TestBackupOfLosses(t *testing.T) {
+	dir, ctx := t.TempDir(), context.Background()
+	s := open(t, logstore.Options{Dir: dir})
+	defer closeStore(t, s)
+	tx, body := largeAccess(t, storetest.NewProvider(t), s)
+	tx.Acts[0].Keep = storetest.KeepAct(pec.Event{}, message.Text([]byte("infetto"))).Keep
+	mustCommit(t, s, tx)
+	closeBody(t, body)
+	virus, bodies := filepath.Join(dir, "virus", "1"), filepath.Join(dir, "bodies", "1")
+	for _, loss := range []struct {
+		lose    func() error
+		missing []string
+		files   int
+	}{
+		{func() error { return nil }, nil, 2},
+		{func() error { return os.WriteFile(virus, []byte("iNfetto"), 0o600) }, []string{"virus/1 is not what was kept"}, 2},
+		{func() error { return os.Truncate(bodies, 1000) }, []string{"bodies/1 has 1000 octets", "virus/1 is not what was kept"}, 2},
+		{func() error { return os.Remove(bodies) }, []string{"bodies/1 is not there", "virus/1 is not what was kept"}, 1},
+	} {
+		if err := loss.lose(); err != nil {
+			t.Fatal(err)
+		}
+		to := t.TempDir()
+		var done, total int64
+		made, err := s.Backup(ctx, to, nil, func(d, all int64) { done, total = d, all })
+		same := slices.EqualFunc(made.Missing, loss.missing, strings.HasPrefix)
+		if err != nil || !same || made.Files != loss.files || made.Head.Seq == 0 || done != total {
+			t.Errorf("%v: %+v, %v; %d octets of %d", loss.missing, made, err, done, total)
+		}
+		r := open(t, logstore.Options{Dir: to})
+		mustVerify(t, r, logstore.VerifyOptions{})
+		closeStore(t, r)
+	}
 }
 
 func textLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }

@@ -1,6 +1,7 @@
 package logstore
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"os"
@@ -21,6 +22,22 @@ func (s *SQLite) FailNextCommit(happens bool, then func()) {
 		then()
 		return errors.New("an error that says nothing")
 	}
+}
+
+// FindOutAgain has the writer find out twice whether a transaction is in the store,
+// as if its first answer had been lost. The store must have no work.
+func (s *SQLite) FindOutAgain(ctx context.Context, happened bool) (first, second bool, err error) {
+	mark := s.mark + 1
+	if happened {
+		if _, err := s.conn.ExecContext(ctx, "UPDATE mark SET n = ?", mark); err != nil {
+			return false, false, err
+		}
+	}
+	first, err = s.findOut(ctx, mark)
+	if err == nil {
+		second, err = s.findOut(ctx, mark)
+	}
+	return first, second, err
 }
 
 // SetPatience sets how long the store tries to find out what a COMMIT did.

@@ -159,3 +159,19 @@ func TestSyncFails(t *testing.T) {
 		})
 	}
 }
+
+// What the writer finds out about a commit it finds again when it must look once more:
+// the mark that it puts itself is not taken for the transaction's, nor hides it.
+func TestFindOutAgain(t *testing.T) {
+	s := open(t, logstore.Options{Dir: t.TempDir()})
+	defer closeStore(t, s)
+	for i := range 3 {
+		for _, happened := range []bool{true, false} {
+			if first, second, err := s.FindOutAgain(context.Background(), happened); first != happened || second != happened || err != nil {
+				t.Errorf("happened %v: found %v and then %v, %v", happened, first, second, err)
+			}
+		}
+		register(t, s, 1+2*i, 2)
+	}
+	mustVerify(t, s, logstore.VerifyOptions{Pages: true})
+}

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 )
 
@@ -15,6 +14,9 @@ import (
 // its message that wait for nothing. Keys go no earlier: as long as the register
 // says what was issued, nothing of it is issued twice.
 type Purge struct {
+	// First is the first entry that was archived: there must be none before it that is
+	// not archived and would go as well.
+	First int64
 	// Through is the last entry that goes, and Chain its chain as the archive has it:
 	// what was archived is what is here.
 	Through int64
@@ -41,6 +43,8 @@ func (p Purge) check() error {
 	switch {
 	case !inRange(p.At):
 		return fmt.Errorf("logstore: %w: its instant is %v", ErrInvalid, p.At)
+	case p.First < 1 || p.First > p.Through:
+		return fmt.Errorf("logstore: %w: a purge of entries %d to %d", ErrInvalid, p.First, p.Through)
 	case p.Before.After(p.At):
 		return fmt.Errorf("logstore: %w: a purge of what is not over yet", ErrInvalid)
 	case len(p.Proof) == 0 || len(p.Proof) > maxProof:
@@ -93,25 +97,54 @@ func lastOf(ctx context.Context, q rowQuerier) (last int64, err error) {
 // firstNeeded returns the first entry that must not go, or 0. It reads no more
 // than the entries that may.
 func firstNeeded(ctx context.Context, q rowQuerier, purged int64, before time.Time) (int64, error) {
-	const none = int64(math.MaxInt64)
-	var first int64
-	err := q.QueryRowContext(ctx, `SELECT min(
-		coalesce((SELECT seq FROM entry NOT INDEXED WHERE seq > ?1 AND at >= ?2 ORDER BY seq LIMIT 1), ?3),
-		coalesce((SELECT min(seq) FROM outbox), ?3),
-		coalesce((SELECT min(seq) FROM infected), ?3))`, purged, clamp(before), none).Scan(&first)
-	if first == none {
-		first = 0
+	young, err := firstYoung(ctx, q, purged, before)
+	if err != nil {
+		return 0, err
 	}
+	held, err := firstHeld(ctx, q)
+	if young == 0 || held > 0 && held < young {
+		return held, err
+	}
+	return young, err
+}
+
+// firstYoung returns the first entry whose term is not over, or 0.
+func firstYoung(ctx context.Context, q rowQuerier, purged int64, before time.Time) (first int64, err error) {
+	err = q.QueryRowContext(ctx, "SELECT coalesce((SELECT seq FROM entry NOT INDEXED WHERE seq > ? AND at >= ? ORDER BY seq LIMIT 1), 0)",
+		purged, clamp(before)).Scan(&first)
+	return first, err
+}
+
+// firstHeld returns the first entry to which a message in the outbox or in the virus
+// store belongs, or 0.
+func firstHeld(ctx context.Context, q rowQuerier) (first int64, err error) {
+	err = q.QueryRowContext(ctx, "SELECT coalesce(min(seq), 0) FROM (SELECT seq FROM outbox UNION ALL SELECT seq FROM infected)").Scan(&first)
 	return first, err
 }
 
 // PurgeEntries carries out p: the entry that says what goes is committed first, then
 // the entries go, some at a time, so that other commits wait little. It returns how
 // many went, also with an error; FinishPurge goes on after a crash. ErrNeeded if
-// entries must stay, ErrInvalid if the chain is another.
+// entries must stay, ErrInvalid if the chain is another or entries would go that
+// were not archived.
 func (s *SQLite) PurgeEntries(ctx context.Context, p Purge) (n int64, err error) {
 	if err := p.check(); err != nil {
 		return 0, err
+	}
+	s.purging.Lock()
+	defer s.purging.Unlock()
+	// All that goes is in the register already and does not change: it is read here,
+	// so that no commit waits for it.
+	purged, err := s.PurgedThrough(ctx)
+	if err != nil {
+		return 0, err
+	}
+	young, err := firstYoung(ctx, s.db, purged.Seq, p.Before)
+	if err != nil {
+		return 0, failure("reading the register", err)
+	}
+	if young > 0 && young <= p.Through {
+		return 0, fmt.Errorf("logstore: %w: %w: entry %d", ErrInvalid, ErrNeeded, young)
 	}
 	j := &purgeEntriesJob{Purge: p, outcome: make(chan error, 1)}
 	if err := s.submit(ctx, j); err != nil {
@@ -120,21 +153,27 @@ func (s *SQLite) PurgeEntries(ctx context.Context, p Purge) (n int64, err error)
 	if err := <-j.outcome; err != nil {
 		return 0, err
 	}
-	return s.FinishPurge(ctx, p.Progress)
+	return s.finishPurge(ctx, p.Progress)
 }
 
 // FinishPurge removes the entries that a purge has named and that are still there,
 // and returns how many; progress may be nil. It has nothing to do but after a crash
 // or an error in PurgeEntries.
 func (s *SQLite) FinishPurge(ctx context.Context, progress func(done, total int64)) (n int64, err error) {
+	s.purging.Lock()
+	defer s.purging.Unlock()
+	return s.finishPurge(ctx, progress)
+}
+
+// finishPurge is FinishPurge for whoever holds purging.
+func (s *SQLite) finishPurge(ctx context.Context, progress func(done, total int64)) (n int64, err error) {
 	purged, err := s.PurgedThrough(ctx)
 	if err != nil {
 		return 0, err
 	}
-	var total int64
-	err = s.db.QueryRowContext(ctx, "SELECT count(*) FROM entry WHERE seq <= ?", purged.Seq).Scan(&total)
+	total, err := s.Unfinished(ctx)
 	if err != nil {
-		return 0, failure("reading the register", err)
+		return 0, err
 	}
 	for n < total {
 		j := &removeJob{through: purged.Seq, outcome: make(chan error, 1)}
@@ -144,6 +183,9 @@ func (s *SQLite) FinishPurge(ctx context.Context, progress func(done, total int6
 		if err := <-j.outcome; err != nil {
 			return n, err
 		}
+		if j.gone == 0 {
+			return n, nil
+		}
 		n += j.gone
 		if progress != nil {
 			progress(n, total)
@@ -151,6 +193,15 @@ func (s *SQLite) FinishPurge(ctx context.Context, progress func(done, total int6
 		if err := s.pause(ctx); err != nil {
 			return n, err
 		}
+	}
+	return n, nil
+}
+
+// Unfinished returns how many entries a purge has named that are still there.
+func (r *Reader) Unfinished(ctx context.Context) (n int64, err error) {
+	err = r.db.QueryRowContext(ctx, "SELECT count(*) FROM entry WHERE seq <= (SELECT max(through) FROM purged)").Scan(&n)
+	if err != nil {
+		return 0, failure("reading the register", err)
 	}
 	return n, nil
 }
@@ -189,12 +240,18 @@ func (j *purgeEntriesJob) apply(ctx context.Context, t *transaction) error {
 	if err := t.conn.QueryRowContext(ctx, "SELECT coalesce(max(through), 0) FROM purged").Scan(&purged); err != nil {
 		return err
 	}
-	needed, err := firstNeeded(ctx, t.conn, purged, j.Before)
+	if j.First > purged+1 {
+		return fmt.Errorf("%w: entries %d to %d were not archived", ErrInvalid, purged+1, j.First-1)
+	}
+	if j.Through <= purged {
+		return fmt.Errorf("%w: entries through %d have gone already", ErrInvalid, purged)
+	}
+	held, err := firstHeld(ctx, t.conn)
 	if err != nil {
 		return err
 	}
-	if needed > 0 && needed <= j.Through {
-		return fmt.Errorf("%w: %w: entry %d", ErrInvalid, ErrNeeded, needed)
+	if held > 0 && held <= j.Through {
+		return fmt.Errorf("%w: %w: entry %d", ErrInvalid, ErrNeeded, held)
 	}
 	var chain []byte
 	err = t.conn.QueryRowContext(ctx, "SELECT coalesce((SELECT chain FROM entry WHERE seq = ? AND seq > ?), x'')", j.Through, purged).Scan(&chain)

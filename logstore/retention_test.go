@@ -1,15 +1,17 @@
 package logstore_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"pecd/logstore"
 	"pecd/logstore/storetest"
@@ -42,7 +44,7 @@ func purgeOf(t testing.TB, s *logstore.SQLite, through int64) logstore.Purge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return logstore.Purge{Through: through, Chain: l.Chain, Before: overTime, At: now, Proof: []byte("pacchetto 2031-07, sigillato")}
+	return logstore.Purge{First: 1, Through: through, Chain: l.Chain, Before: overTime, At: now, Proof: []byte("pacchetto 2031-07, sigillato")}
 }
 
 func TestPurgeEntries(t *testing.T) {
@@ -132,12 +134,15 @@ func TestPurgeRefused(t *testing.T) {
 	}{
 		"another chain":  {func(p *logstore.Purge) { p.Chain[0] ^= 1 }, false},
 		"another entry":  {func(p *logstore.Purge) { p.Through-- }, false},
+		"with the first": {func(p *logstore.Purge) { p.First = 2 }, false},
+		"no first":       {func(p *logstore.Purge) { p.First = 0 }, false},
 		"no proof":       {func(p *logstore.Purge) { p.Proof = nil }, false},
 		"a large proof":  {func(p *logstore.Purge) { p.Proof = make([]byte, 2<<20) }, false},
 		"no instant":     {func(p *logstore.Purge) { p.At = time.Time{} }, false},
 		"of the future":  {func(p *logstore.Purge) { p.Before = p.At.Add(1) }, false},
 		"what is young":  {func(p *logstore.Purge) { p.Before = p.Before.Add(-time.Hour) }, true},
 		"what is not":    {func(p *logstore.Purge) { p.Through = 1000 }, true},
+		"nothing":        {func(p *logstore.Purge) { p.First = p.Through + 1 }, false},
 		"what was never": {func(p *logstore.Purge) { p.Through = 0; p.Chain = logstore.Digest{} }, false},
 	} {
 		p := good
@@ -237,6 +242,36 @@ func TestPurgeBrokenOff(t *testing.T) {
 	}
 }
 
+// Two purges at once end both: what the one has removed, the other does not wait for.
+func TestPurgeAtOnce(t *testing.T) {
+	s := oldRegister(t, t.TempDir())
+	defer closeStore(t, s)
+	ctx, cancel := context.WithCancel(context.Background())
+	p := purgeOf(t, s, over)
+	p.Progress = func(int64, int64) { cancel() }
+	if n, err := s.PurgeEntries(ctx, p); n != 100 || !errors.Is(err, context.Canceled) {
+		t.Fatalf("PurgeEntries: %d, %v", n, err)
+	}
+	var g errgroup.Group
+	var all atomic.Int64
+	finish := func() error {
+		n, err := s.FinishPurge(context.Background(), nil)
+		all.Add(n)
+		return err
+	}
+	// The second comes while the first is under way.
+	first := func(int64, int64) { g.Go(finish) }
+	n, err := s.FinishPurge(context.Background(), first)
+	if err := errors.Join(err, g.Wait()); err != nil || n+all.Load() != over-100 {
+		t.Errorf("%d and %d entries removed: %v", n, all.Load(), err)
+	}
+	again := purgeOf(t, s, over+1)
+	again.Through = over
+	if n, err := s.PurgeEntries(context.Background(), again); n != 0 || !errors.Is(err, logstore.ErrInvalid) || !strings.Contains(err.Error(), "gone already") {
+		t.Errorf("the same once more: %d, %v", n, err)
+	}
+}
+
 // A second purge goes on where the first ended, and takes its entry in its turn.
 func TestPurgeTwice(t *testing.T) {
 	s := oldRegister(t, t.TempDir())
@@ -244,6 +279,9 @@ func TestPurgeTwice(t *testing.T) {
 	ctx := context.Background()
 	for _, through := range []int64{100, 270, 281, 282} { // 281 is the entry of the first purge
 		p := purgeOf(t, s, through)
+		if through > 100 {
+			p.First = 101 // an archive may begin in what is gone
+		}
 		p.Before = now.Add(time.Duration(through) * time.Hour)
 		p.At = p.Before
 		if _, err := s.PurgeEntries(ctx, p); err != nil {
@@ -334,83 +372,4 @@ func TestReclaim(t *testing.T) {
 	if freed, err := s.Reclaim(ctx, 100_000, nil); freed > 4096 || err != nil {
 		t.Errorf("with nothing to do: %d, %v", freed, err)
 	}
-}
-
-func TestArchive(t *testing.T) {
-	s := oldRegister(t, t.TempDir())
-	defer closeStore(t, s)
-	ctx := context.Background()
-	var b bytes.Buffer
-	made, err := s.Archive(ctx, 11, 120, &b)
-	if err != nil || made.First != 11 || made.Last != 120 || made.Octets != int64(b.Len()) {
-		t.Fatalf("Archive: %+v, %v", made, err)
-	}
-	next := int64(11)
-	read, err := logstore.ReadArchive(bytes.NewReader(b.Bytes()), func(l logstore.Link) error {
-		stored, err := s.LinkAt(ctx, next)
-		if err != nil || l.Seq != next || !l.At.Equal(stored.At) || l.Chain != stored.Chain || !bytes.Equal(l.Record, stored.Record) {
-			t.Errorf("entry %d is read as %+v, %v", next, l, err)
-		}
-		next++
-		return nil
-	})
-	if err != nil || read != made || next != 121 {
-		t.Errorf("ReadArchive: %+v, %v; want %+v", read, err, made)
-	}
-	lines := strings.SplitAfter(b.String(), "\n")
-	for what, text := range map[string]string{
-		"nothing": "", "no end": strings.Join(lines[:50], ""), "half a line": b.String()[:5000], "no last line feed": strings.TrimSuffix(b.String(), "\n"),
-		"a line less":  strings.Join(slices.Delete(slices.Clone(lines), 5, 6), ""),
-		"another line": strings.Replace(b.String(), "urgente", "lento", 1),
-		"more":         b.String() + "x", "another order": strings.Join(append([]string{lines[0], lines[2], lines[1]}, lines[3:]...), ""),
-		"another start": strings.Repeat("0", 64) + b.String()[64:], "one line": strings.Repeat("{", 20<<20),
-	} {
-		if _, err := logstore.ReadArchive(strings.NewReader(text), nil); !errors.Is(err, logstore.ErrArchive) {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
-	for _, span := range [][2]int64{{0, 5}, {5, 4}} {
-		if _, err := s.Archive(ctx, span[0], span[1], &b); !errors.Is(err, logstore.ErrInvalid) {
-			t.Errorf("Archive of %v: %v", span, err)
-		}
-	}
-	if _, err := s.Archive(ctx, 270, 300, &b); !errors.Is(err, logstore.ErrNoEntry) {
-		t.Errorf("Archive of more than there is: %v", err)
-	}
-	// After a purge the archive goes on where the last one ended.
-	if _, err := s.PurgeEntries(ctx, purgeOf(t, s, 120)); err != nil {
-		t.Fatal(err)
-	}
-	if more, err := s.Archive(ctx, 121, 130, &b); err != nil || more.Before != made.Chain {
-		t.Errorf("the next archive: %+v, %v", more, err)
-	}
-	if _, err := s.Archive(ctx, 120, 130, &b); !errors.Is(err, logstore.ErrNoEntry) {
-		t.Errorf("Archive of what went: %v", err)
-	}
-}
-
-// An archive comes from a disk that others had in their hands.
-func FuzzReadArchive(f *testing.F) {
-	s := open(f, logstore.Options{Dir: f.TempDir()})
-	register(f, s, 1, 2)
-	var b bytes.Buffer
-	if _, err := s.Archive(context.Background(), 1, 2, &b); err != nil {
-		f.Fatal(err)
-	}
-	closeStore(f, s)
-	f.Add(b.Bytes())
-	f.Add([]byte(strings.Repeat("0", 64) + "\n" + strings.Repeat("0", 64) + "\n"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		chain, n := logstore.Digest{}, int64(0)
-		a, err := logstore.ReadArchive(bytes.NewReader(data), func(l logstore.Link) error {
-			chain, n = l.Chain, n+1
-			return nil
-		})
-		switch {
-		case err != nil && !errors.Is(err, logstore.ErrArchive):
-			t.Errorf("%v", err)
-		case err == nil && (a.Octets != int64(len(data)) || n > 0 && (a.Chain != chain || a.Last-a.First != n-1)):
-			t.Errorf("%+v after %d entries", a, n)
-		}
-	})
 }

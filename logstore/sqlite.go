@@ -87,6 +87,7 @@ type SQLite struct {
 	sync     func(*os.File) error
 	patience time.Duration
 
+	purging  sync.Mutex // held by whoever removes entries of the register
 	nextBody atomic.Int64
 	nextKept atomic.Int64 // the last id of an infected message
 

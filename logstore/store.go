@@ -235,7 +235,7 @@ const (
 	EntryDuplicate EntryType = "duplicato"      // a receipt was rendered once more; Detail says which
 	EntryPolicy    EntryType = "configurazione" // a policy was changed
 	EntryVirus     EntryType = "virus"          // an infected ordinary message was refused or dropped
-	EntryPurged    EntryType = "cancellazione"  // the term of an infected message was over
+	EntryPurged    EntryType = "cancellazione"  // the term of an infected message, or of entries of the register, was over
 )
 
 // A Query selects register entries; zero fields match everything.

@@ -286,7 +286,9 @@ func (s *SQLite) afterFailedCommit(ctx context.Context, t *transaction, cause er
 // findOut gets a working connection, reports whether the transaction with mark
 // is in the store, and then puts a mark without content: what a failed commit
 // may have left in SQLite's log, whole but not announced, is overwritten by it
-// and cannot come to life at the next start.
+// and cannot come to life at the next start. The new mark says the same as the one
+// that was found, not below mark or below it: it may be found in its turn, where it
+// was put and an error said that it was not.
 func (s *SQLite) findOut(ctx context.Context, mark int64) (happened bool, err error) {
 	if err := s.connect(ctx); err != nil {
 		return false, err
@@ -295,12 +297,16 @@ func (s *SQLite) findOut(ctx context.Context, mark int64) (happened bool, err er
 		s.disconnect()
 		return false, err
 	}
-	happened = s.mark == mark
-	if _, err := s.conn.ExecContext(ctx, "UPDATE mark SET n = ?", s.mark+1); err != nil {
+	happened = s.mark >= mark
+	found := s.mark + 1
+	if !happened {
+		found = s.mark - 1
+	}
+	if _, err := s.conn.ExecContext(ctx, "UPDATE mark SET n = ?", found); err != nil {
 		s.disconnect()
 		return false, err
 	}
-	s.mark++
+	s.mark = max(found, mark) // the next transaction has a number that none had
 	s.unknown = false
 	return happened, nil
 }

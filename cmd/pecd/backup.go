@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -35,6 +36,8 @@ type backupReport struct {
 	Files  int    `json:"files"`
 	Octets int64  `json:"octets"`
 	Days   int    `json:"sealed_days"`
+	// Missing are files of the store that are lost or altered, there and in the copy.
+	Missing []string `json:"missing,omitempty"`
 }
 
 // Run has the running daemon copy its store as it is at one instant, or does so
@@ -58,10 +61,27 @@ func (c *backupCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	if c.JSON {
-		return json.NewEncoder(std.out).Encode(report)
+		err = json.NewEncoder(std.out).Encode(report)
+	} else {
+		err = report.print(std.out)
 	}
-	_, err = fmt.Fprintf(std.out, "%s: the store up to entry %d, %d files beside the database, %d octets; read back and checked\n%s: %d sealed days\n",
-		report.Dir, report.Entry, report.Files, report.Octets, filepath.Join(report.Dir, "seals"), report.Days)
+	if err == nil && len(report.Missing) > 0 {
+		err = errNo
+	}
+	return err
+}
+
+func (r backupReport) print(w io.Writer) error {
+	_, err := fmt.Fprintf(w, "%s: the store up to entry %d, %d files beside the database, %d octets; read back and checked\n%s: %d sealed days\n",
+		r.Dir, r.Entry, r.Files, r.Octets, filepath.Join(r.Dir, "seals"), r.Days)
+	for _, m := range r.Missing {
+		_, printErr := fmt.Fprintf(w, "LOST           %s\n", m)
+		err = errors.Join(err, printErr)
+	}
+	if len(r.Missing) > 0 {
+		_, printErr := fmt.Fprintln(w, "the store itself has lost them, and the copy is good but for them: look for them in an older backup, and keep that")
+		err = errors.Join(err, printErr)
+	}
 	return err
 }
 
@@ -77,17 +97,22 @@ func backupAlone(ctx context.Context, cfg *config.Config, dir string, show func(
 	return r, errors.Join(err, store.Close())
 }
 
-// makeBackup copies the store, then what lies beside it: sealed days, and the times
-// in which messages could be accepted. What is sealed meanwhile is only more proof.
+// makeBackup copies the store and what lies beside it: sealed days, and the times in
+// which messages could be accepted. The seals come first: the register that is copied
+// after them has all entries that they and the witnesses vouch for.
 func makeBackup(ctx context.Context, store *logstore.SQLite, cfg *config.Config, dir string, show func(done, total int64)) (backupReport, error) {
-	b, err := store.Backup(ctx, dir, show)
-	r := backupReport{Dir: dir, Entry: b.Head.Seq, Files: b.Files, Octets: b.Octets}
+	r := backupReport{Dir: dir}
+	if _, err := os.Stat(filepath.Dir(dir)); errors.Is(err, fs.ErrNotExist) {
+		return r, fmt.Errorf("%w: %s is to be in a directory that is there", errUsage, dir)
+	}
+	b, err := store.Backup(ctx, dir, func() (err error) {
+		r.Days, err = copySeals(ctx, cfg.Seal.Path, filepath.Join(dir, "seals"))
+		return err
+	}, show)
 	if err != nil {
 		return r, err
 	}
-	if r.Days, err = copySeals(cfg.Seal.Path, filepath.Join(dir, "seals")); err != nil {
-		return r, err
-	}
+	r.Entry, r.Files, r.Octets, r.Missing = b.Head.Seq, b.Files, b.Octets, b.Missing
 	for _, name := range availability.Files() {
 		data, err := os.ReadFile(filepath.Join(cfg.Store.Path, name))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -103,16 +128,50 @@ func makeBackup(ctx context.Context, store *logstore.SQLite, cfg *config.Config,
 	return r, syncTree(dir)
 }
 
-// copySeals copies the folders of sealed days and witnesses and counts the days.
-func copySeals(from, to string) (int, error) {
-	if _, err := os.Stat(from); errors.Is(err, fs.ErrNotExist) {
+// copySeals copies the folders of sealed days and witnesses and counts the days. What
+// the sealer works with, the lock and the day that it makes, is hidden and stays.
+func copySeals(ctx context.Context, from, to string) (int, error) {
+	files := os.DirFS(from)
+	if _, err := fs.Stat(files, "."); errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
-	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+	err := fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {
+		hidden := name != "." && strings.HasPrefix(d.Name(), ".")
+		switch {
+		case hidden && d.IsDir():
+			return fs.SkipDir
+		case hidden:
+			return nil
+		case err != nil:
+			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case d.IsDir():
+			return os.Mkdir(filepath.Join(to, name), 0o700)
+		case !d.Type().IsRegular():
+			return nil
+		}
+		return copySealFile(files, name, filepath.Join(to, name))
+	})
+	if err != nil {
 		return 0, fmt.Errorf("sealed days: %w", err)
 	}
 	days, err := seal.Days(os.DirFS(to))
 	return len(days), err
+}
+
+func copySealFile(files fs.FS, name, to string) (err error) {
+	in, err := files.Open(name)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
 }
 
 // syncTree makes durable what was written below dir.
@@ -139,6 +198,9 @@ func (d *daemon) backupNow(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			d.log.Error("backup failed", "dir", dir, "err", err)
 			return nil, err
+		}
+		if len(report.Missing) > 0 {
+			d.log.Error("files of the store are lost or altered, in the backup too", "dir", dir, "files", report.Missing)
 		}
 		d.log.Info("backup made", "dir", dir, "entry", report.Entry, "octets", report.Octets)
 		return report, nil

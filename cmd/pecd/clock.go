@@ -15,9 +15,13 @@ import (
 // errClock says that the clock cannot be certified.
 var errClock = errors.New("the clock is off by more than a second, or has jumped: time.on_offset is refuse")
 
-// A clockGuard is what the daemon makes of its clock: no notice falls due, and no
-// infected message is removed, while it is in doubt; and where the configuration
-// says so, nothing is certified.
+// errUnsure says that nothing may be removed by this clock.
+var errUnsure = errors.New("nobody vouches for the clock yet, or it is off or has jumped: what is removed does not come back; try again when chronyc tracking or timedatectl timesync-status says that it is right, or in an hour")
+
+// A clockGuard is what the daemon makes of its clock: no notice falls due, and
+// nothing is removed because its term is over, while it is in doubt or nobody has
+// vouched for it yet; and where the configuration says so, nothing is certified
+// while it is in doubt.
 type clockGuard struct {
 	watch  *clockwatch.Watch
 	refuse bool
@@ -26,11 +30,14 @@ type clockGuard struct {
 // newClockGuard watches the real clock, also where drills move the daemon's.
 func newClockGuard(c config.Time, log *slog.Logger) clockGuard {
 	return clockGuard{refuse: c.OnOffset == "refuse", watch: clockwatch.New(clockwatch.Options{
-		Servers: c.NTP, Interval: c.Every(), Now: time.Now, Log: log})}
+		Servers: c.NTP, Interval: c.Every(), Hold: clockHold, Now: time.Now, Log: log})}
 }
 
 // doubted reports whether what the clock shows must not be acted upon.
 func (g clockGuard) doubted() bool { return g.watch != nil && g.watch.Status().Doubt }
+
+// unsure reports whether nothing may follow from the clock that cannot be taken back.
+func (g clockGuard) unsure() bool { return g.watch != nil && g.watch.Status().Unsure }
 
 // stops returns errClock while nothing may be certified.
 func (g clockGuard) stops() error {

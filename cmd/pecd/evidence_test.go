@@ -6,18 +6,26 @@ import (
 	"database/sql"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"pecd/cmd/pecd/config"
 	"pecd/logstore"
+	"pecd/logstore/seal"
 	"pecd/pec"
+	"pecd/pec/message"
 	"pecd/signer/timestamp/timestamptest"
 )
 
@@ -26,11 +34,13 @@ import (
 type archivist struct {
 	*site
 	store string
+	more  int // days after them, sealed too
+	times int // how often the three entries of a day are there
 }
 
-func newArchivist(t *testing.T) *archivist {
+func newArchivist(t *testing.T, more, times int) *archivist {
 	t.Helper()
-	a := &archivist{site: newSite(t)}
+	a := &archivist{site: newSite(t), more: more, times: times}
 	a.store = filepath.Join(a.dir, "store")
 	tsa := timestamptest.New(t, nil)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -53,7 +63,7 @@ func newArchivist(t *testing.T) *archivist {
 	}
 	anchors := a.write(t, "tsa.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: tsa.CA.Certificate.Raw}))
 	a.write(t, "pecd.toml", []byte(string(text)+"[seal]\ntsa = [\""+server.URL+"\"]\ntsa_anchors = \""+anchors+"\"\n"))
-	now := time.Date(2022, 2, 2, 12, 0, 0, 0, time.UTC)
+	now := time.Date(2022, 2, 2+more, 12, 0, 0, 0, time.UTC)
 	tsa.Now = func() time.Time { return now }
 	a.fill(t, func() time.Time { return now })
 	return a
@@ -66,13 +76,17 @@ func (a *archivist) fill(t *testing.T, now func() time.Time) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for day := range 4 {
-		for _, id := range []pec.Identifier{"i1@alfa.example", "i2@alfa.example", "i3@alfa.example"} {
-			at := time.Date(2022, 1, 30+day, 9, 0, 0, 0, time.UTC)
-			e := logstore.Entry{At: at, Type: "rifiuto", Identifier: id, Sender: "alice@alfa.example", Recipients: []pec.Recipient{}, SendingProvider: "Alfa PEC S.p.A.", Subject: "Offerta"}
-			if _, err := store.Commit(ctx, logstore.Tx{At: at, Acts: []logstore.Act{{Entry: e}}}); err != nil {
-				t.Fatal(err)
+	for day := range 4 + a.more {
+		at := time.Date(2022, 1, 30+day, 9, 0, 0, 0, time.UTC)
+		tx := logstore.Tx{At: at}
+		for range a.times {
+			for _, id := range []pec.Identifier{"i1@alfa.example", "i2@alfa.example", "i3@alfa.example"} {
+				e := logstore.Entry{At: at, Type: "rifiuto", Identifier: id, Sender: "alice@alfa.example", Recipients: []pec.Recipient{}, SendingProvider: "Alfa PEC S.p.A.", Subject: "Offerta"}
+				tx.Acts = append(tx.Acts, logstore.Act{Entry: e})
 			}
+		}
+		if _, err := store.Commit(ctx, tx); err != nil {
+			t.Fatal(err)
 		}
 	}
 	in, err := load(ctx, a.config, loading{now: now})
@@ -84,7 +98,7 @@ func (a *archivist) fill(t *testing.T, now func() time.Time) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sealed, err := sealer.Seal(ctx); err != nil || len(sealed) != 3 {
+	if sealed, err := sealer.Seal(ctx); err != nil || len(sealed) != 3+a.more {
 		t.Fatalf("%d days sealed: %v", len(sealed), err)
 	}
 	if err := store.Close(); err != nil {
@@ -95,8 +109,9 @@ func (a *archivist) fill(t *testing.T, now func() time.Time) {
 // TestRetention: a month is packed and verified, what is in the package goes after
 // its term and no earlier, and the register that is left verifies.
 func TestRetention(t *testing.T) {
-	a := newArchivist(t)
+	a := newArchivist(t, 0, 1)
 	pack := filepath.Join(a.dir, "2022-01.tar")
+	heard := a.heard(t, 2, 6, 12) // among them the last that goes
 	if code, out, errs := pecd("log", "archive", "2022-01", "-o", pack, "--config", a.config); code != 0 || !strings.Contains(out, "entries 1 to 6") {
 		t.Fatalf("exit %d\n%s%s", code, out, errs)
 	}
@@ -121,6 +136,102 @@ func TestRetention(t *testing.T) {
 	}
 	if code, out, errs := pecd("log", "verify", "--config", a.config); code != 0 || !strings.Contains(out, "removed        up to 6, after their term") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	if code, out, errs := pecd("log", "check", "--config", a.config); code != 0 || !strings.Contains(out, "0 things wrong") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	for _, seq := range []string{"6", "12"} { // what a witness heard otherwise is told still
+		line := regexp.MustCompile(`("seq":` + seq + `,"chain":")....`)
+		a.write(t, "store/seals/witness/2022-02-02.jsonl", line.ReplaceAll([]byte(heard), []byte("${1}0000")))
+		if code, out, errs := pecd("log", "verify", "--config", a.config); code != 1 || !strings.Contains(out, "heard another chain for entry "+seq) {
+			t.Errorf("entry %s: exit %d\n%s%s", seq, code, out, errs)
+		}
+	}
+}
+
+// heard has a witness hear of entries, and returns the file that says so.
+func (a *archivist) heard(t *testing.T, entries ...int64) string {
+	t.Helper()
+	r, err := logstore.OpenReadOnly(t.Context(), a.store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var lines []byte
+	for _, seq := range entries {
+		l, err := r.LinkAt(t.Context(), seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := json.Marshal(seal.Record{Head: seal.Head{Seq: seq, Chain: l.Chain, At: l.At}, Attested: l.At, Kind: seal.KindHTTP, Name: "http://witness.example"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(append(lines, line...), '\n')
+	}
+	if err := os.MkdirAll(filepath.Join(a.store, "seals", "witness"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	a.write(t, "store/seals/witness/2022-02-02.jsonl", lines)
+	return string(lines)
+}
+
+// TestPurgeBrokenOff: a purge that was broken off goes on when it is repeated, and
+// the dry run says how much is left.
+func TestPurgeBrokenOff(t *testing.T) {
+	a := newArchivist(t, 0, 40)
+	pack := filepath.Join(a.dir, "2022-01.tar")
+	if code, out, errs := pecd("log", "archive", "2022-01", "-o", pack, "--config", a.config); code != 0 {
+		t.Fatalf("exit %d\n%s%s", code, out, errs)
+	}
+	left := 240 - a.breakOff(t, 240)
+	if code, out, errs := pecd("log", "purge", pack, "--config", a.config); code != 0 || !strings.Contains(out, fmt.Sprintf("%d entries would go, through 240", left)) {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	if code, out, errs := pecd("log", "purge", pack, "--apply", "--config", a.config); code != 0 || !strings.Contains(out, fmt.Sprintf("%d entries removed, through 240", left)) {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	if code, out, errs := pecd("log", "purge", pack, "--apply", "--config", a.config); code != 0 || !strings.Contains(out, "nothing can go") {
+		t.Errorf("once more: exit %d\n%s%s", code, out, errs)
+	}
+}
+
+// breakOff purges through an entry, and is broken off when the first have gone.
+func (a *archivist) breakOff(t *testing.T, through int64) (gone int64) {
+	t.Helper()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	store, err := logstore.Open(t.Context(), logstore.Options{Dir: a.store, Now: func() time.Time { return now }, Rand: rand.Reader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := store.LinkAt(t.Context(), through)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	gone, err = store.PurgeEntries(ctx, logstore.Purge{First: 1, Through: through, Chain: l.Chain, Before: now, At: now, Proof: []byte("pacchetto"),
+		Progress: func(int64, int64) { stop() }})
+	if !errors.Is(err, context.Canceled) || gone == 0 || gone == through {
+		t.Fatalf("the purge was not broken off: %d, %v", gone, err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return gone
+}
+
+// TestPurgeGap: no entry goes that is in none of the packages.
+func TestPurgeGap(t *testing.T) {
+	a := newArchivist(t, 28, 1) // all of February
+	pack := filepath.Join(a.dir, "2022-02.tar")
+	if code, out, errs := pecd("log", "archive", "2022-02", "-o", pack, "--config", a.config); code != 0 || !strings.Contains(out, "entries 7 to 90") {
+		t.Fatalf("exit %d\n%s%s", code, out, errs)
+	}
+	for _, apply := range [][]string{nil, {"--apply"}} {
+		args := append([]string{"log", "purge", pack, "--config", a.config}, apply...)
+		if code, out, errs := pecd(args...); code != 2 || !strings.Contains(errs, "entries 1 to 6 are in none of these packages") {
+			t.Errorf("%v: exit %d\n%s%s", apply, code, out, errs)
+		}
 	}
 }
 
@@ -157,7 +268,7 @@ func TestRewritten(t *testing.T) {
 		{"cut, but witnessed", 0, 11, true, "BROKEN", 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			a := newArchivist(t)
+			a := newArchivist(t, 0, 1)
 			args := []string{"log", "verify", "--config", a.config}
 			if tt.heads {
 				args = append(args, "--heads", a.write(t, "witness.log", []byte("Feb  2 12:00:00 log pecd: register of Alfa: "+a.head(t, 12)+"\n")))
@@ -168,7 +279,7 @@ func TestRewritten(t *testing.T) {
 			}
 		})
 	}
-	a := newArchivist(t)
+	a := newArchivist(t, 0, 1)
 	if code, _, errs := pecd("log", "verify", "--config", a.config, "--heads", a.write(t, "other.log", []byte("nothing\n"))); code != 2 || !strings.Contains(errs, "names no head") {
 		t.Errorf("a file without heads: exit %d\n%s", code, errs)
 	}
@@ -253,17 +364,106 @@ func exec1(t *testing.T, db *sql.DB, q string, args ...any) {
 
 // TestBackup: a copy is a store, and what is there already is left alone.
 func TestBackup(t *testing.T) {
-	a := newArchivist(t)
+	a := newArchivist(t, 0, 1)
+	seals := filepath.Join(a.store, "seals")
 	dir := filepath.Join(a.dir, "copy")
+	if err := os.MkdirAll(filepath.Join(seals, ".part", "2022-02-02"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	a.write(t, "store/seals/.part/2022-02-02/2022-02-02.json", []byte("{"))
 	code, out, errs := pecd("backup", dir, "--json", "--config", a.config)
 	var report backupReport
-	if err := json.Unmarshal([]byte(out), &report); code != 0 || err != nil || report.Entry != 12 {
+	if err := json.Unmarshal([]byte(out), &report); code != 0 || err != nil || report.Entry != 12 || report.Days != 3 {
 		t.Fatalf("exit %d, %v\n%s%s", code, err, out, errs)
 	}
 	if code, out, errs := pecd("log", "verify", "--store", dir); code != 0 || !strings.Contains(out, "entries        1 to 12") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
+	if names := tree(t, filepath.Join(dir, "seals")); !slices.Equal(names, slices.DeleteFunc(tree(t, seals), func(n string) bool { return n != "." && strings.HasPrefix(n, ".") })) {
+		t.Errorf("the copy has the seals %v, the store %v", names, tree(t, seals))
+	}
+	if code, _, errs := pecd("backup", filepath.Join(a.dir, "no", "parent"), "--config", a.config); code != 2 || !strings.Contains(errs, "a directory that is there") || strings.Contains(errs, "no register yet") {
+		t.Errorf("into no directory: exit %d\n%s", code, errs)
+	}
 	if code, _, errs := pecd("backup", dir, "--config", a.config); code != 1 || !strings.Contains(errs, "not empty") {
 		t.Errorf("exit %d\n%s", code, errs)
+	}
+}
+
+// tree are the names below dir; each must be for its owner only.
+func tree(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		names = append(names, name)
+		if info, err := d.Info(); err != nil || info.Mode().Perm()&0o077 != 0 && !strings.HasPrefix(name, ".part") {
+			t.Errorf("%s: %v, %v", path, info.Mode(), err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// TestBackupSealsFirst: what vouches for entries is copied before the register, so that
+// none of it is about entries that the copy lacks.
+func TestBackupSealsFirst(t *testing.T) {
+	a := newArchivist(t, 0, 1)
+	cfg, err := config.Load(a.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := logstore.Open(t.Context(), logstore.Options{Dir: a.store, Rand: rand.Reader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	witness := filepath.Join(cfg.Seal.Path, "witness")
+	if err := os.MkdirAll(witness, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// The first progress is told while the database is copied: now a witness hears of it.
+	heard := false
+	dir := filepath.Join(a.dir, "copy")
+	_, err = makeBackup(t.Context(), store, cfg, dir, func(int64, int64) {
+		if !heard {
+			heard = true
+			a.write(t, filepath.Join("store", "seals", "witness", "2022-02-02.jsonl"), []byte("{}\n"))
+		}
+	})
+	if err := errors.Join(err, store.Close()); err != nil || !heard {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "seals", "witness", "2022-02-02.jsonl")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the copy has what was heard after its register: %v", err)
+	}
+}
+
+// TestBackupOfLosses: files that the store has lost are named, and the copy stays.
+func TestBackupOfLosses(t *testing.T) {
+	a := newArchivist(t, 0, 1)
+	store, err := logstore.Open(t.Context(), logstore.Options{Dir: a.store, Rand: rand.Reader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := logstore.Entry{At: time.Date(2022, 2, 2, 10, 0, 0, 0, time.UTC), Type: logstore.EntryVirus, Sender: "alice@alfa.example", SendingProvider: "Alfa PEC S.p.A."}
+	_, err = store.Commit(t.Context(), logstore.Tx{At: e.At, Acts: []logstore.Act{{Entry: e, Keep: &logstore.Kept{Content: message.Text([]byte("infetto")), Virus: "Eicar", Until: e.At.AddDate(3, 0, 0), Source: logstore.KeptReception}}}})
+	if err := errors.Join(err, store.Close(), os.Remove(filepath.Join(a.store, "virus", "1"))); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(a.dir, "copy")
+	code, out, errs := pecd("backup", dir, "--config", a.config)
+	if code != 1 || !strings.Contains(out, "LOST           virus/1 is not there") || strings.Contains(out+errs, "no register yet") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	if code, out, errs := pecd("log", "verify", "--store", dir); code != 0 {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
 }

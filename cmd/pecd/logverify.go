@@ -185,11 +185,18 @@ func (c *logVerifyCmd) register(ctx context.Context, std streams, dir string, v 
 // They lie beside the store, so they vouch for nothing; but who rewrites one may
 // forget the other.
 func (v *logVerdict) compareHeard(ctx context.Context, store *logstore.Reader) error {
+	gone, err := store.PurgedThrough(ctx)
+	if err != nil {
+		return err
+	}
 	for _, a := range v.Anchors {
-		if a.Proved {
+		if a.Proved || a.Seq < gone.Seq { // what has gone after its term is compared with nothing
 			continue
 		}
-		l, err := store.LinkAt(ctx, a.Seq)
+		l, err := gone, error(nil)
+		if a.Seq > gone.Seq {
+			l, err = store.LinkAt(ctx, a.Seq)
+		}
 		switch {
 		case err != nil && !errors.Is(err, logstore.ErrNoEntry):
 			return err

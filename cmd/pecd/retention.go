@@ -98,6 +98,7 @@ type logPurgeCmd struct {
 
 // A purgeOrder is what the daemon is asked to remove.
 type purgeOrder struct {
+	First   int64           `json:"first"` // that the packages hold
 	Through int64           `json:"through"`
 	Chain   logstore.Digest `json:"chain"`
 	Before  time.Time       `json:"before"`
@@ -131,7 +132,7 @@ func (c *logPurgeCmd) Run(ctx context.Context, std streams) error {
 	report, err := planPurge(ctx, cfg.Store.Path, order)
 	if err == nil && c.Apply && report.Entries > 0 {
 		if err = controlWork(ctx, cfg.Store.Path, "/purge", order, &report, progressOf(std.err, "entries")); errors.Is(err, errNoDaemon) {
-			report, err = purgeAlone(ctx, cfg.Store.Path, order)
+			report, err = purgeAlone(ctx, cfg, order)
 		}
 	}
 	if err != nil {
@@ -174,7 +175,7 @@ func (c *logPurgeCmd) order(ctx context.Context, v *seal.Verifier) (o purgeOrder
 		packs = append(packs, p)
 	}
 	last := packs[len(packs)-1]
-	o.Through, o.Chain = last.Last, last.ChainAfter
+	o.First, o.Through, o.Chain = packs[0].First, last.Last, last.ChainAfter
 	o.Proof, err = json.Marshal(packs)
 	return o, err
 }
@@ -207,8 +208,16 @@ func planPurge(ctx context.Context, dir string, o purgeOrder) (purgeReport, erro
 	}
 	defer store.Close()
 	gone, err := store.PurgedThrough(ctx)
-	if err != nil || o.Through <= gone.Seq {
+	if err != nil {
 		return r, err
+	}
+	if o.Through <= gone.Seq { // nothing, or what was broken off
+		r.Through = gone.Seq
+		r.Entries, err = store.Unfinished(ctx)
+		return r, err
+	}
+	if o.First > gone.Seq+1 {
+		return r, fmt.Errorf("%w: entries %d to %d are in none of these packages", errUsage, gone.Seq+1, o.First-1)
 	}
 	p, err := store.Purgeable(ctx, o.Before)
 	if err != nil {
@@ -227,9 +236,16 @@ func planPurge(ctx context.Context, dir string, o purgeOrder) (purgeReport, erro
 	return r, nil
 }
 
-func purgeAlone(ctx context.Context, dir string, o purgeOrder) (purgeReport, error) {
+// purgeAlone is for when no daemon runs. Whoever calls it sees what day it is by the
+// dry run; so only a clock that is known to be wrong is refused.
+func purgeAlone(ctx context.Context, cfg *config.Config, o purgeOrder) (purgeReport, error) {
+	dir := cfg.Store.Path
 	if err := asOwner(dir); err != nil {
 		return purgeReport{}, err
+	}
+	guard := newClockGuard(cfg.Time, slog.New(slog.DiscardHandler))
+	if guard.watch.Look(ctx); guard.doubted() {
+		return purgeReport{}, errUnsure
 	}
 	store, err := logstore.Open(ctx, logstore.Options{Dir: dir, Now: clock, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -239,11 +255,21 @@ func purgeAlone(ctx context.Context, dir string, o purgeOrder) (purgeReport, err
 	return r, errors.Join(err, store.Close())
 }
 
-// purge removes what o names and gives the space back.
+// purge removes what o names, or finishes what an earlier one began to remove, and
+// gives the space back.
 func purge(ctx context.Context, s *logstore.SQLite, o purgeOrder, progress func(done, total int64)) (purgeReport, error) {
 	r := purgeReport{Through: o.Through, Before: o.Before, Applied: true}
-	var err error
-	if r.Entries, err = s.PurgeEntries(ctx, logstore.Purge{Through: o.Through, Chain: o.Chain, Before: o.Before, At: clock(), Proof: bytes.Clone(o.Proof), Progress: progress}); err != nil {
+	gone, err := s.PurgedThrough(ctx)
+	if err != nil {
+		return r, err
+	}
+	if o.Through <= gone.Seq {
+		r.Through = gone.Seq
+		r.Entries, err = s.FinishPurge(ctx, progress)
+	} else {
+		r.Entries, err = s.PurgeEntries(ctx, logstore.Purge{First: o.First, Through: o.Through, Chain: o.Chain, Before: o.Before, At: clock(), Proof: bytes.Clone(o.Proof), Progress: progress})
+	}
+	if err != nil {
 		return r, err
 	}
 	r.Freed, err = s.Reclaim(ctx, keepFree, nil)
@@ -259,6 +285,10 @@ func (d *daemon) purgeNow(w http.ResponseWriter, r *http.Request) {
 	}
 	if o.Before.After(clock().AddDate(0, -retentionMonths, 0)) {
 		http.Error(w, "the register is kept for 30 months at least", http.StatusBadRequest)
+		return
+	}
+	if d.time.unsure() {
+		http.Error(w, errUnsure.Error(), http.StatusServiceUnavailable)
 		return
 	}
 	d.work(w, r, func(ctx context.Context, progress func(done, total int64)) (any, error) {

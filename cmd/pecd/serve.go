@@ -379,13 +379,15 @@ func drain(ctx context.Context, log *slog.Logger, doors ...interface{ Shutdown(c
 // expire issues timeout notices as they fall due, and removes infected messages
 // whose term is over, until ctx is done.
 func (d *daemon) expire(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-d.time.watch.Looked():
+	}
 	tick := time.NewTicker(expiryPause)
 	defer tick.Stop()
 	for {
-		// A wrong clock must tell nobody that his term is over.
-		if !d.time.doubted() {
-			d.fallDue(ctx)
-		}
+		d.fallDue(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -394,14 +396,34 @@ func (d *daemon) expire(ctx context.Context) {
 	}
 }
 
-// fallDue does once what expire does.
+// fallDue does once what expire does, unless the clock may be wrong: a wrong clock
+// must tell nobody that his term is over.
 func (d *daemon) fallDue(ctx context.Context) {
-	if n, err := d.office.Load().clerk.Purge(ctx); err != nil && ctx.Err() == nil {
+	clerk := *d.office.Load().clerk
+	now := clerk.Now
+	// Each instant is read first and then vouched for: the clock may jump at any
+	// moment, also between two of many notices.
+	good := now()
+	if d.time.unsure() {
+		return
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	clerk.Now = func() time.Time {
+		at := now()
+		if d.time.unsure() {
+			stop()
+			return good
+		}
+		good = at
+		return at
+	}
+	if n, err := clerk.Purge(ctx); err != nil && ctx.Err() == nil {
 		d.log.Error("infected messages could not be removed", "err", err)
 	} else if n > 0 {
 		d.log.Info("infected messages removed, their term is over", "messages", n)
 	}
-	if err := d.office.Load().clerk.Expire(ctx); err != nil && ctx.Err() == nil {
+	if err := clerk.Expire(ctx); err != nil && ctx.Err() == nil {
 		d.log.Error("timeout notices could not be issued", "err", err)
 	}
 }

@@ -14,6 +14,9 @@ import (
 // expiryPause is short: drills move the clock and wait for what follows.
 const expiryPause = 100 * time.Millisecond
 
+// clockHold is none: drills move the clock on machines whose own nobody keeps.
+const clockHold = 0
+
 // probeWrites: a probe must not be the step at which a drill ends the process.
 const probeWrites = false
 

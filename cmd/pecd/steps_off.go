@@ -2,10 +2,18 @@
 
 package main
 
-import "time"
+import (
+	"time"
+
+	"pecd/cmd/pecd/clockwatch"
+)
 
 // expiryPause is how often the daemon looks for answers that did not come.
 const expiryPause = 10 * time.Second
+
+// clockHold is how long after the start no term is over by a clock for which nobody
+// vouches.
+const clockHold = clockwatch.Patience
 
 // probeWrites says whether health tries a transaction of the store, of nothing.
 const probeWrites = true

@@ -226,6 +226,16 @@ func (c *logCheckCmd) check(ctx context.Context, store *logstore.Reader, q logst
 	if err != nil {
 		return sum, err
 	}
+	var begins time.Time
+	if gone, err := store.PurgedThrough(ctx); err != nil {
+		return sum, err
+	} else if gone.Seq > 0 {
+		oldest, err := store.LinkAt(ctx, gone.Seq+1)
+		if err != nil {
+			return sum, err
+		}
+		begins = oldest.At
+	}
 	show, read := progress(terminal), int64(0)
 	err = store.Stories(ctx, func(entries []logstore.Entry) error {
 		if read += int64(len(entries)); show != nil && read < st.Entries {
@@ -236,7 +246,7 @@ func (c *logCheckCmd) check(ctx context.Context, store *logstore.Reader, q logst
 			return nil
 		}
 		sum.Messages++
-		for _, f := range consistency.Story(entries, provider, clock()) {
+		for _, f := range consistency.Story(entries, provider, begins, clock()) {
 			if f.Explained {
 				sum.Explained++
 			} else {

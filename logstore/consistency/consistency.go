@@ -47,9 +47,10 @@ func (f Finding) String() string {
 }
 
 // Story checks all entries of one identifier, the oldest first, as of now.
-// provider is our own name.
-func Story(entries []logstore.Entry, provider string, now time.Time) []Finding {
-	s := &story{provider: provider, now: now, fates: map[string]*fate{}, told: map[string]bool{}}
+// provider is our own name; begins is the instant of the first entry that is left
+// after a purge of the register, zero if nothing was purged.
+func Story(entries []logstore.Entry, provider string, begins, now time.Time) []Finding {
+	s := &story{provider: provider, begins: begins, now: now, fates: map[string]*fate{}, told: map[string]bool{}}
 	for _, e := range entries {
 		s.id = e.Identifier
 		s.read(e)
@@ -62,6 +63,7 @@ func Story(entries []logstore.Entry, provider string, now time.Time) []Finding {
 type story struct {
 	id       pec.Identifier
 	provider string
+	begins   time.Time
 	now      time.Time
 
 	envelopes, acceptances []logstore.Entry
@@ -76,7 +78,7 @@ type fate struct {
 	address pec.Address
 	// As the receiving provider: how often, and when, each was issued.
 	taken, delivered, failed, infected int
-	takenAt                            time.Time
+	takenAt, deliveredAt               time.Time // the first
 	// As the sending provider: what was heard of others, and said to the sender.
 	heardTaken, heardDelivered, heardFailed, heardInfected int
 	told, toldInfected, warned, expired                    int
@@ -112,7 +114,10 @@ func (s *story) read(e logstore.Entry) {
 			}
 		}
 	case logstore.EntryType(pec.KindDelivery):
-		s.fate(e.Recipient).delivered++
+		f := s.fate(e.Recipient)
+		if f.delivered++; f.delivered == 1 {
+			f.deliveredAt = e.At
+		}
 	case logstore.EntryType(pec.KindNonDelivery):
 		s.readFailure(e)
 	case logstore.EntryType(pec.KindVirus):

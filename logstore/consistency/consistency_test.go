@@ -89,12 +89,24 @@ func TestStory(t *testing.T) {
 			entries = append(entries, e)
 		}
 		got := ""
-		for _, f := range consistency.Story(entries, us, sent.Add(tt.after)) {
+		for _, f := range consistency.Story(entries, us, time.Time{}, sent.Add(tt.after)) {
 			got += fmt.Sprintf("%s: %s\n", map[bool]string{true: "explained", false: "wrong"}[f.Explained], f)
 		}
 		grade, what, _ := strings.Cut(tt.want, ": ")
 		if !strings.Contains(got, what) || !strings.HasPrefix(got, grade) || (tt.want == "") != (got == "") {
 			t.Errorf("%s: found\n%swant %s", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestStoryCut: what was taken charge of before a purge's end and delivered after it is
+// explained, as long as a message may wait for its mailbox.
+func TestStoryCut(t *testing.T) {
+	e := entry("avvenuta-consegna bob@beta.example", them)
+	for begins, explained := range map[time.Time]bool{sent: true, sent.Add(-25 * time.Hour): true, sent.Add(-26 * time.Hour): false, {}: false} {
+		got := consistency.Story([]logstore.Entry{e}, us, begins, sent.Add(48*time.Hour))
+		if len(got) != 1 || got[0].Explained != explained {
+			t.Errorf("the register begins %v: %v", begins, got)
 		}
 	}
 }

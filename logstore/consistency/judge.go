@@ -55,7 +55,11 @@ func (s *story) receiving(f *fate) {
 	if f.infected > 1 {
 		s.find(0, f.address, false, "%d virus notices issued", f.infected)
 	}
-	if f.delivered > 0 && f.taken == 0 {
+	switch {
+	case f.delivered == 0 || f.taken > 0:
+	case !s.begins.IsZero() && f.deliveredAt.Sub(s.begins) <= StoreTerm:
+		s.find(0, f.address, true, "a delivery receipt whose take-charge receipt went with what was purged")
+	default:
 		s.find(0, f.address, false, "a delivery receipt without a take-charge receipt")
 	}
 	if f.infected > 0 && f.delivered > 0 {

@@ -240,6 +240,9 @@ func (s *Sealer) sealDay(ctx context.Context, day Day, last Seal) (Seal, error) 
 		return Seal{}, fmt.Errorf("seal: %w", err)
 	}
 	r := s.o.Verifier.VerifyDay(ctx, os.DirFS(made), day)
+	if !last.Manifest.Day.IsZero() {
+		follow(&DayResult{Day: last.Manifest.Day, Seal: &last}, &r)
+	}
 	if !r.Sound {
 		return Seal{}, fmt.Errorf("%w: %w", ErrUnsound, r.Problem)
 	}

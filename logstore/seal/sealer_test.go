@@ -1,6 +1,7 @@
 package seal_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -167,4 +168,36 @@ func TestNewRefuses(t *testing.T) {
 			t.Error(name)
 		}
 	}
+}
+
+// TestPublishFollows: a day is not published that would not follow from the day before for
+// whoever verifies both; what two authorities' clocks may differ by is no reason, nor is
+// a new name.
+func TestPublishFollows(t *testing.T) {
+	s := newScene(t)
+	s.register.event(t, "2026-05-04 09:00:00")
+	s.register.event(t, "2026-05-05 09:00:00")
+	s.register.event(t, "2026-05-06 09:00:00")
+	// The first day is stamped by one authority, the others by one whose clock is behind.
+	late := time.Hour
+	s.tsa.Now = func() time.Time {
+		if len(list(t, filepath.Join(s.dir, "2026-05-04"))) == 0 {
+			return s.clock()
+		}
+		return s.clock().Add(-late)
+	}
+	s.set("2026-05-06 08:00:00")
+	if sealed, err := s.sealer(nil).Seal(t.Context()); len(sealed) != 1 || !errors.Is(err, seal.ErrUnsound) || !strings.Contains(err.Error(), "sealed before the day before") {
+		t.Errorf("an hour behind: %v, %v", sealed, err)
+	}
+	s.sound(1)
+	late = 2 * time.Second
+	s.seal("2026-05-06 08:00:00", "2026-05-05")
+	s.sound(2)
+	s.set("2026-05-07 08:00:00")
+	renamed := s.sealer(func(o *seal.Options) { o.Provider = "Alfa Certificata S.p.A." })
+	if sealed, err := renamed.Seal(t.Context()); err != nil || len(sealed) != 1 {
+		t.Errorf("a new name: %v, %v", sealed, err)
+	}
+	s.sound(3)
 }

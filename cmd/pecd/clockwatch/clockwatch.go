@@ -25,9 +25,9 @@ const (
 	DefaultPatience = 5 * time.Second
 )
 
-// jumpPatience is how long a clock that has jumped is doubted where nobody
-// confirms it.
-const jumpPatience = time.Hour
+// Patience is how long a clock that has jumped, or was found off, is doubted where
+// nobody says that it is right.
+const Patience = time.Hour
 
 // A Kernel is what the kernel says of its clock.
 type Kernel struct {
@@ -52,11 +52,14 @@ type Options struct {
 	Servers  []string // NTP servers, host:port; none: the kernel is asked
 	Interval time.Duration
 	Patience time.Duration // with each server
-	Now      func() time.Time
-	Kernel   func() (Kernel, error)               // nil: AskKernel
-	Timer    func(time.Duration) <-chan time.Time // nil: time.After
-	Elapsed  func() time.Duration                 // a clock that does not jump; nil: that of the runtime
-	Log      *slog.Logger
+	// Hold is how long the watch is unsure from its beginning on, while nobody vouches
+	// for the clock: a machine may start with any time. 0: not at all.
+	Hold    time.Duration
+	Now     func() time.Time
+	Kernel  func() (Kernel, error)               // nil: AskKernel
+	Timer   func(time.Duration) <-chan time.Time // nil: time.After
+	Elapsed func() time.Duration                 // a clock that does not jump; nil: that of the runtime
+	Log     *slog.Logger
 }
 
 // A Status is what is known of the clock.
@@ -70,21 +73,32 @@ type Status struct {
 	// Doubt says that what the clock shows must not be certified: it is off by more
 	// than Limit, or has jumped and nobody says that it is right now.
 	Doubt bool
-	Err   error // why somebody who was asked could not say; nil if all could
+	// Unsure says that nothing may follow from the clock that cannot be taken back:
+	// Doubt, or nobody has vouched for it yet (Options.Hold).
+	Unsure bool
+	Err    error // why somebody who was asked could not say; nil if all could
 }
 
 // A Watch knows how it stands with the clock. It may be used concurrently.
 type Watch struct {
 	o Options
 
-	mu     sync.Mutex // guards what follows
-	status Status
-	wall   time.Time     // at the last look
-	steady time.Duration // at the last look
-	jumped time.Duration // when it jumped, by Elapsed; 0: it has not
+	looked chan struct{} // closed after the first Look
+	first  sync.Once     // closes looked
+
+	mu      sync.Mutex // guards what follows
+	status  Status
+	wall    time.Time     // what steady is compared with
+	steady  time.Duration // when it was wall
+	began   time.Duration // when New was called, by Elapsed
+	vouched bool          // somebody has said since then what the time is
+	wrong   time.Duration // when it jumped or was found off, by Elapsed; 0: it is right
+	jumps   int           // so far
+	asked   int           // how many of them somebody was asked about
 }
 
-// New returns a watch that has not looked yet, and doubts nothing.
+// New returns a watch that has not looked yet, and doubts nothing. It notices jumps
+// from now on.
 func New(o Options) *Watch {
 	if o.Interval == 0 {
 		o.Interval = DefaultInterval
@@ -105,25 +119,33 @@ func New(o Options) *Watch {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Watch{o: o}
+	w := &Watch{o: o, looked: make(chan struct{}), wall: o.Now().Round(0), steady: o.Elapsed()}
+	w.began = w.steady
+	return w
 }
 
-// Status returns what is known.
+// Status returns what is known. It notices a jump by itself: who is about to act upon
+// the clock cannot wait until Run does.
 func (w *Watch) Status() Status {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.status
+	_, steady := w.compare()
+	st := w.status
+	st.Unsure = st.Doubt || !w.vouched && steady-w.began < w.o.Hold
+	return st
 }
+
+// Looked returns a channel that is closed after the first Look.
+func (w *Watch) Looked() <-chan struct{} { return w.looked }
 
 // tick is how often Run looks whether the clock has jumped, if not more often.
 const tick = 10 * time.Second
 
-// Run looks at each interval, and at once after a jump, until ctx ends.
+// Run looks at each interval, and soon after a jump, until ctx ends.
 func (w *Watch) Run(ctx context.Context) {
-	next := time.Duration(0)
+	next := w.o.Elapsed()
 	for ctx.Err() == nil {
-		jumped := w.jump()
-		if jumped || w.o.Elapsed() >= next {
+		if w.move() || w.o.Elapsed() >= next {
 			w.Look(ctx)
 			next = w.o.Elapsed() + w.o.Interval
 		}
@@ -134,33 +156,53 @@ func (w *Watch) Run(ctx context.Context) {
 	}
 }
 
-// jump reports whether the clock has moved otherwise than time has.
-func (w *Watch) jump() bool {
-	wall, steady := w.o.Now().Round(0), w.o.Elapsed()
+// compare reads both clocks, and notices if the one has moved otherwise than the
+// other. Its caller holds mu. Steps that are small count together until move is called.
+func (w *Watch) compare() (wall time.Time, steady time.Duration) {
+	wall, steady = w.o.Now().Round(0), w.o.Elapsed()
+	by := wall.Sub(w.wall) - (steady - w.steady)
+	if by.Abs() <= Limit {
+		return wall, steady
+	}
+	w.wall, w.steady = wall, steady
+	w.wrong = max(steady, 1)
+	w.status.Doubt = true
+	w.jumps++
+	w.o.Log.Error("the clock has jumped", "by", by)
+	return wall, steady
+}
+
+// move compares, and measures from now on: whoever keeps the clock may correct it
+// slowly. It reports whether there was a jump that nobody was asked about.
+func (w *Watch) move() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	by := wall.Sub(w.wall) - (steady - w.steady)
-	first := w.wall.IsZero()
-	w.wall, w.steady = wall, steady
-	if first || by.Abs() <= Limit {
-		return false
-	}
-	w.jumped = max(steady, 1)
-	w.status.Doubt = true
-	w.o.Log.Error("the clock has jumped", "by", by)
-	return true
+	w.wall, w.steady = w.compare()
+	return w.jumps > w.asked
 }
 
 // Look asks servers or kernel now.
 func (w *Watch) Look(ctx context.Context) {
+	w.mu.Lock()
+	w.compare()
+	jumps := w.jumps
+	w.mu.Unlock()
 	st := w.ask(ctx)
 	w.mu.Lock()
+	_, steady := w.compare()
 	before := w.status
+	w.asked = jumps
 	switch {
+	case w.jumps > jumps:
+		// The answers are about the clock as it was.
+		st = Status{Checked: st.Checked, Doubt: true, Err: errJumped}
 	case st.Known:
-		st.Doubt, w.jumped = st.Offset.Abs() > Limit, 0
-	case w.jumped > 0 && w.o.Elapsed()-w.jumped < jumpPatience:
-		st.Doubt = true
+		w.vouched, w.wrong = true, 0
+		if st.Doubt = st.Offset.Abs() > Limit; st.Doubt {
+			w.wrong = max(steady, 1)
+		}
+	case w.wrong > 0:
+		st.Doubt = steady-w.wrong < Patience
 	}
 	w.status = st
 	w.mu.Unlock()
@@ -168,13 +210,17 @@ func (w *Watch) Look(ctx context.Context) {
 	case st.Doubt && st.Known:
 		w.o.Log.Error("the clock is off by more than a second", "offset", st.Offset, "by", st.By)
 	case st.Doubt:
-		w.o.Log.Error("the clock has jumped, and nobody says that it is right", "err", st.Err)
-	case !st.Known && (before.Known || before.Checked.IsZero()):
+		w.o.Log.Error("the clock has jumped or was off, and nobody says that it is right", "err", st.Err)
+	case !st.Known && (before.Known || before.Doubt || before.Checked.IsZero()):
 		w.o.Log.Warn("whether the clock is right is not known", "err", st.Err)
 	case before.Doubt:
 		w.o.Log.Info("the clock is right", "offset", st.Offset, "by", st.By)
 	}
+	w.first.Do(func() { close(w.looked) })
 }
+
+// errJumped says that answers do not count.
+var errJumped = errors.New("the clock jumped while somebody was asked")
 
 // ask returns the status but for the doubt.
 func (w *Watch) ask(ctx context.Context) Status {

@@ -87,16 +87,38 @@ func TestLook(t *testing.T) {
 	}
 }
 
+// A desk is a watch under clocks that the test moves; the kernel vouches for the
+// clock where it is synchronised.
+type desk struct {
+	*Watch
+	now          time.Time
+	elapsed      time.Duration
+	synchronised bool
+	off          time.Duration
+	asked        func() // before the kernel answers
+}
+
+func newDesk(hold time.Duration) *desk {
+	d := &desk{now: time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC), asked: func() {}}
+	d.Watch = New(Options{Hold: hold, Now: func() time.Time { return d.now }, Elapsed: func() time.Duration { return d.elapsed },
+		Kernel: func() (Kernel, error) {
+			d.asked()
+			return Kernel{Synchronised: d.synchronised, Error: d.off}, nil
+		}})
+	return d
+}
+
+func (d *desk) pass(wall, steady time.Duration) {
+	d.now, d.elapsed = d.now.Add(wall), d.elapsed+steady
+}
+
 // TestJump: a clock that jumps is doubted until somebody says that it is right, or an
 // hour is over.
 func TestJump(t *testing.T) {
-	now, elapsed := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC), time.Duration(0)
-	synchronised := false
-	w := New(Options{Now: func() time.Time { return now }, Elapsed: func() time.Duration { return elapsed },
-		Kernel: func() (Kernel, error) { return Kernel{Synchronised: synchronised}, nil }})
+	w := newDesk(0)
 	pass := func(wall, steady time.Duration) bool {
-		now, elapsed = now.Add(wall), elapsed+steady
-		jumped := w.jump()
+		w.pass(wall, steady)
+		jumped := w.move()
 		w.Look(t.Context())
 		return jumped
 	}
@@ -115,8 +137,108 @@ func TestJump(t *testing.T) {
 	if !pass(-5*time.Hour, time.Second) || !w.Status().Doubt {
 		t.Errorf("a jump back is not doubted: %+v", w.Status())
 	}
-	synchronised = true
+	w.synchronised = true
 	if pass(time.Second, time.Second) || w.Status().Doubt {
 		t.Errorf("doubted though the kernel vouches for it: %+v", w.Status())
+	}
+}
+
+// TestJumpUnseen: who asks for the status hears of a jump that Run has not seen yet,
+// and Run asks about it although another saw it first.
+func TestJumpUnseen(t *testing.T) {
+	w := newDesk(0)
+	w.synchronised = true
+	w.Look(t.Context())
+	w.pass(25*time.Hour, time.Second)
+	if st := w.Status(); !st.Doubt || !st.Unsure {
+		t.Errorf("a jump is not told: %+v", st)
+	}
+	if !w.move() {
+		t.Error("nobody is asked about a jump that was seen by the way")
+	}
+	w.Look(t.Context())
+	if w.move() || w.Status().Doubt {
+		t.Errorf("doubted though the kernel vouches for it: %+v", w.Status())
+	}
+	for range 3 { // each of them would pass
+		w.pass(1400*time.Millisecond, time.Second)
+		w.Status()
+	}
+	if !w.Status().Doubt {
+		t.Error("small steps between two questions do not count together")
+	}
+}
+
+// TestJumpDuringLook: what somebody says about the clock of before a jump does not
+// count for the one of after it.
+func TestJumpDuringLook(t *testing.T) {
+	w := newDesk(time.Hour)
+	w.synchronised = true
+	w.asked = func() { w.pass(25*time.Hour, time.Second) }
+	w.Look(t.Context())
+	if st := w.Status(); !st.Doubt || st.Known || st.Err == nil {
+		t.Errorf("%+v", st)
+	}
+	w.asked = func() {}
+	if !w.move() {
+		t.Error("nobody is asked again")
+	}
+	w.Look(t.Context())
+	if st := w.Status(); st.Doubt || st.Unsure || !st.Known {
+		t.Errorf("%+v", st)
+	}
+}
+
+// TestHold: from the start on the watch is unsure until somebody vouches for the
+// clock, or an hour is over; certified is meanwhile.
+func TestHold(t *testing.T) {
+	w := newDesk(time.Hour)
+	if st := w.Status(); !st.Unsure || st.Doubt {
+		t.Errorf("before the first look: %+v", st)
+	}
+	select {
+	case <-w.Looked():
+		t.Error("it says that it has looked")
+	default:
+	}
+	w.Look(t.Context())
+	<-w.Looked()
+	if st := w.Status(); !st.Unsure || st.Doubt {
+		t.Errorf("nobody vouches: %+v", st)
+	}
+	w.pass(59*time.Minute, 59*time.Minute)
+	w.Look(t.Context())
+	if st := w.Status(); !st.Unsure {
+		t.Errorf("sure too early: %+v", st)
+	}
+	w.pass(2*time.Minute, 2*time.Minute)
+	if st := w.Status(); st.Unsure {
+		t.Errorf("unsure for longer than an hour: %+v", st)
+	}
+
+	w = newDesk(time.Hour)
+	w.synchronised = true
+	w.Look(t.Context())
+	if st := w.Status(); st.Unsure || st.Doubt {
+		t.Errorf("the kernel vouches: %+v", st)
+	}
+}
+
+// TestFoundOff: a clock that somebody found off is doubted when he cannot be asked any
+// more.
+func TestFoundOff(t *testing.T) {
+	w := newDesk(0)
+	w.synchronised, w.off = true, 3*time.Second
+	w.Look(t.Context())
+	w.synchronised = false
+	w.pass(5*time.Minute, 5*time.Minute)
+	w.Look(t.Context())
+	if st := w.Status(); !st.Doubt || st.Known {
+		t.Errorf("%+v", st)
+	}
+	w.pass(time.Hour, time.Hour)
+	w.Look(t.Context())
+	if st := w.Status(); st.Doubt {
+		t.Errorf("doubted for longer than an hour: %+v", st)
 	}
 }
