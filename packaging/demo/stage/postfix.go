@@ -100,8 +100,15 @@ func (s *Stage) writePostfix(m *MailServer, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Chown(filepath.Join(dir, "data"), postfix.uid, postfix.gid); err != nil {
+	// The log too: postsuper, which complains of what a killed Postfix has left, is not root
+	// when it does, and the start fails where it cannot write there.
+	if err := writeFile(m.Maillog, nil, 0o644); err != nil {
 		return err
+	}
+	for _, theirs := range []string{filepath.Join(dir, "data"), m.Maillog} {
+		if err := os.Chown(theirs, postfix.uid, postfix.gid); err != nil {
+			return err
+		}
 	}
 	// Sockets: pecd (root) makes its own here, Postfix connects through its group.
 	sock := filepath.Join(m.Dir, "sock")
