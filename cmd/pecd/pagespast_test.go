@@ -19,7 +19,7 @@ import (
 	"pecd/signer/timestamp/timestamptest"
 )
 
-// history configures the seal, and writes a register that begins before March 2026 as pecd's user.
+// history configures the seal, and writes a register that begins with March 2026 as pecd's user.
 func (m *pagesMachine) history() {
 	m.Helper()
 	tsa := timestamptest.New(m.T, nil)
@@ -41,7 +41,7 @@ func (m *pagesMachine) history() {
 	if err != nil {
 		m.Fatal(err)
 	}
-	for _, day := range []int{-1, 1, 9, 30, 40} {
+	for _, day := range []int{1, 9, 30, 40} {
 		at := time.Date(2026, 3, day, 9, 0, 0, 0, time.UTC)
 		e := logstore.Entry{At: at, Type: "rifiuto", Identifier: pec.Identifier(fmt.Sprintf("day%d@example.it", day)), Sender: "alice@example.it",
 			Recipients: []pec.Recipient{}, SendingProvider: "TEST example.it", Subject: "Offerta"}

@@ -68,7 +68,7 @@ func newWorld(ctx context.Context, o options) (w *world, err error) {
 		return w, err
 	}
 	fmt.Fprintln(w.log, "chaos: building, starting the servers")
-	pecd, plugin, shim := filepath.Join(w.dir, "pecd"), filepath.Join(w.dir, "clamav"), filepath.Join(w.dir, "shim.so")
+	pecd, plugin, shim := filepath.Join(w.dir, "pecd"), filepath.Join(w.dir, "plugins", "clamav"), filepath.Join(w.dir, "shim.so")
 	if err := stage.Build(ctx, pecd, "pecd/cmd/pecd", "-tags", "faultdrill"); err != nil {
 		return w, err
 	}
