@@ -45,7 +45,7 @@ var catalogue = map[string]Entry{
 	// The store.
 	"store-missing":    {Error, "The store's directory is not there", "pecd cannot start without its register.", "install -d -o pecd -g pecd -m 0700 {store}"},
 	"store-open":       {Warning, "Others can look into the store", "It holds the messages of the users, and the socket by which pecd is governed.", "chmod 0700 {store}"},
-	"store-unwritable": {Error, "The store cannot be written", "Nothing is accepted that cannot be registered: all mail waits.", "chmod u+rwx {store}; " + dropIn},
+	"store-unwritable": {Error, "The store cannot be written", "Nothing is accepted that cannot be registered: all mail waits.", "chmod u+rwx {store}    # " + dropIn},
 	"store-owner":      {Error, "Something in the store belongs to another user", "A command that root ran has left it; pecd cannot write it, and does not start.", "chown -R --reference={store} {store}"},
 	"store-forgets":    {Error, "The store is on a filesystem in memory", "After a reboot the register that the law asks for is gone.", "move {store} to a disk"},
 	"store-doubtful":   {Warning, "The store is on a filesystem of which it is not sure that it syncs", "A crash may lose what pecd has already confirmed to a user.", "move {store} to a local disk (ext4, xfs)"},
@@ -60,7 +60,7 @@ var catalogue = map[string]Entry{
 	"seal-open":       {Warning, "Others can look at the sealed days", "They hold who wrote to whom, and when, about what.", "chmod 0700 {seals}"},
 	"seal-owner":      {Error, "Sealed days belong to another user than the store", "pecd cannot add to them, and no further day is sealed.", "chown -R --reference={store} {seals}"},
 	"seal-beside":     {Advice, "The sealed days are on the disk of the store", "One broken disk takes the register and what proves it.", "name a directory of another disk as seal.path in {config} (move what is in {seals} there; " + dropIn + "), or copy both daily: pecd backup"},
-	"seal-failing":    {Warning, "Attempts to seal a day fail", "When it lasts, the day is not sealed in time (DPR 68/2005, art. 10).", "journalctl -u pecd -g seal; pecd log seal --config {config}; where it says that the file system is read-only: " + dropIn},
+	"seal-failing":    {Warning, "Attempts to seal a day fail", "When it lasts, the day is not sealed in time (DPR 68/2005, art. 10).", "journalctl -u pecd -g seal; pecd log seal --config {config}    # where it says that the file system is read-only: " + dropIn},
 	"tsa-down":        {Warning, "A time-stamping authority cannot be reached", "Without a time stamp no day of the register is sealed.", "curl -I the addresses of seal.tsa in {config}; behind a proxy set trust.proxy"},
 	"witness-failing": {Warning, "A witness does not hear how far the register is", "Until the day is sealed, whoever holds the machine can write it anew unnoticed.", "journalctl -u pecd -g witness; witness.http, witness.syslog and seal.tsa in {config} say who is told"},
 
