@@ -67,7 +67,7 @@ func run(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir)
 	if len(o.pecd) == 0 {
-		file := filepath.Join(dir, "pecd")
+		file := filepath.Join(dir, "built") // beside the folder of the side that is called pecd
 		fmt.Fprintln(os.Stderr, "bench: building pecd")
 		if err := stage.Build(ctx, file, "pecd/cmd/pecd"); err != nil {
 			return err
