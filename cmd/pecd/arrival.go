@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -53,10 +54,7 @@ type arrival struct {
 func (a *arrival) End(ctx context.Context, env lmtp.Envelope) []lmtp.Status {
 	defer a.body.Close()
 	defer a.observe("lmtp", a.now())
-	a.env, a.status = env, make([]lmtp.Status, len(env.Recipients))
-	for i := range a.status {
-		a.status[i] = statusLater
-	}
+	a.env, a.status = env, slices.Repeat([]lmtp.Status{statusLater}, len(env.Recipients))
 	a.log = a.arrivalDoor.log
 	var err error
 	a.m, err = message.Read(a.body)
@@ -64,7 +62,7 @@ func (a *arrival) End(ctx context.Context, env lmtp.Envelope) []lmtp.Status {
 	case errors.Is(err, message.ErrLimit), errors.Is(err, message.ErrMalformed):
 		// No waiting mends it, and a day of 4xx would end in a bounce, too.
 		a.log.Info("message refused: its header cannot be read", "err", err)
-		return refuseAll(a.status, statusUnreadable)
+		return slices.Repeat([]lmtp.Status{statusUnreadable}, len(env.Recipients))
 	case err != nil:
 		a.log.Error("message put off: its header cannot be read", "err", err)
 		return a.status
@@ -88,13 +86,6 @@ func (a *arrival) End(ctx context.Context, env lmtp.Envelope) []lmtp.Status {
 	a.log.Info("message received", "class", a.found.Class, "recipients", len(a.status), "settled", settledOf(a.status))
 	a.atStep(stepArrived)
 	return a.status
-}
-
-func refuseAll(status []lmtp.Status, s lmtp.Status) []lmtp.Status {
-	for i := range status {
-		status[i] = s
-	}
-	return status
 }
 
 // settledOf counts the recipients whose matter is closed for the MTA.
@@ -446,12 +437,12 @@ func (a *arrival) deliver(ctx context.Context, to []pec.Address, done []bool, c 
 			a.log.Error("mailbox store", "err", err)
 			break
 		}
+		a.atStep(stepStored)
 		for j, s := range answers {
 			a.answered(&results[open[j]], s)
 		}
 		open, rcpts = open[n:], rcpts[n:]
 	}
-	a.atStep(stepStored)
 	return results, nil
 }
 

@@ -14,7 +14,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -333,47 +332,6 @@ func (d *daemon) run(ctx context.Context, in *installation) error {
 	}
 	d.log.Info("stopped", "err", err)
 	return err
-}
-
-// accessOptions are those of the door for submissions.
-func accessOptions(share *doors, c config.Access, observe func(string)) milter.Options {
-	return milter.Options{Backend: accessDoor{share}, Log: share.log, MaxMessage: c.NoticeSize, TooLarge: tooLarge(c.MaxSize),
-		LargeHeader: largeHeader, Malformed: malformed, Observe: observe}
-}
-
-// gateOptions are those of the door at port 25. What the MTA cannot show there to the
-// octet passes: it comes whole by LMTP, where the reception point decides. The To field
-// of an envelope may be such a one, and its provider cannot send it otherwise.
-func gateOptions(share *doors, observe func(string)) milter.Options {
-	return milter.Options{Backend: gateDoor{share}, Log: share.log, LargeHeader: largeHeader,
-		Malformed: milter.Verdict{Action: milter.Continue}, Observe: observe}
-}
-
-// drain shuts all doors at once: a message that is slow at one of them must not take
-// the others' time. What has not ended when ctx does is cut off, and comes again by
-// the MTA: that is no failure of a daemon that was told to stop.
-func drain(ctx context.Context, log *slog.Logger, doors ...interface{ Shutdown(context.Context) error }) error {
-	errs := make([]error, len(doors))
-	var all sync.WaitGroup
-	for i, door := range doors {
-		all.Add(1)
-		go func() {
-			defer all.Done()
-			errs[i] = door.Shutdown(ctx)
-		}()
-	}
-	all.Wait()
-	cut := 0
-	for i, err := range errs {
-		if ctx.Err() != nil && err == ctx.Err() { // not what it is joined with
-			errs[i] = nil
-			cut++
-		}
-	}
-	if cut > 0 {
-		log.Warn("messages under way were cut off: the MTA has them", "doors", cut, "after", drainTime)
-	}
-	return errors.Join(errs...)
 }
 
 // expire issues timeout notices as they fall due, and removes infected messages
