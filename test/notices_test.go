@@ -257,6 +257,12 @@ func until(t *testing.T, what string, f func() bool) {
 // withClock runs the drill binary under a clock that the test moves.
 func withClock(t *testing.T, change ...func(*stage.Options)) (*stage.Stage, func(time.Duration)) {
 	t.Helper()
+	return clockAhead(t, 0, change...)
+}
+
+// clockAhead is withClock with clocks that are ahead from the start.
+func clockAhead(t *testing.T, ahead time.Duration, change ...func(*stage.Options)) (*stage.Stage, func(time.Duration)) {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "clock")
 	move := func(d time.Duration) {
 		if err := os.WriteFile(file+".new", []byte(d.String()), 0o644); err != nil {
@@ -266,7 +272,7 @@ func withClock(t *testing.T, change ...func(*stage.Options)) (*stage.Stage, func
 			t.Fatal(err)
 		}
 	}
-	move(0)
+	move(ahead)
 	s := newStage(t, append(change, func(o *stage.Options) {
 		o.PecdBinary = drillBinary(t)
 		o.PecdEnv = []string{"PECD_CLOCK=" + file}

@@ -76,14 +76,15 @@ func TestSeal(t *testing.T) {
 	if err := os.WriteFile(anchors, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: tsa.CA.Certificate.Raw}), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s, clock := withClock(t, func(o *stage.Options) {
+	// From noon to noon: a midnight more or less is a day more or less to seal.
+	moved := untilNoon(t)
+	tsa.Now = func() time.Time { return time.Now().Add(moved) }
+	s, clock := clockAhead(t, moved, func(o *stage.Options) {
 		o.Configure = func(_ string, c *stage.PecdConfig) {
 			c.Seal = stage.SealConfig{TSA: []string{server.URL}, TSAAnchors: anchors}
 			c.Witness = stage.WitnessConfig{Interval: "1h", Timestamp: true, Receipts: true}
 		}
 	})
-	moved := time.Duration(0)
-	tsa.Now = func() time.Time { return time.Now().Add(moved) }
 	send(t, s, compose("seal one", "", "anna@alfa.example"), "anna@alfa.example")
 	await(t, s, "alice@alfa.example", pec.KindDelivery, "seal one")
 	if code, out := ask(t, s.Alfa, "log", "seal"); code != 0 || !strings.Contains(out, "all days that are over are sealed") {
@@ -96,7 +97,7 @@ func TestSeal(t *testing.T) {
 	if err := s.Alfa.Pecd.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	moved = 73 * time.Hour
+	moved += 73 * time.Hour
 	clock(moved)
 	tsa.away.Store(true)
 	if err := s.Alfa.Pecd.Start(within(t)); err != nil {
@@ -156,6 +157,17 @@ func TestSeal(t *testing.T) {
 	if code, out := ask(t, s.Alfa, "log", "verify"); code != 1 || !strings.Contains(out, "BROKEN         entry 1") {
 		t.Errorf("altered: exit %d\n%s", code, out)
 	}
+}
+
+// untilNoon is how far away the next noon of the registers is.
+func untilNoon(t *testing.T) time.Duration {
+	t.Helper()
+	rome, err := time.LoadLocation("Europe/Rome")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().In(rome)
+	return time.Date(now.Year(), now.Month(), now.Day()+1, 12, 0, 0, 0, rome).Sub(now)
 }
 
 // rightRegister asks Alfa's commands about a register that is right.
