@@ -17,21 +17,34 @@ const (
 	crowdPause = 5 * time.Millisecond
 )
 
-// A crowd is the messages that are being accepted. While there are as many as
-// processors, what has been accepted waits a little: acceptance goes before
-// forwarding, since a client waits for the one and nobody for the other. The zero
-// value is ready; its methods may be called concurrently.
+// A crowd is the messages that are being accepted, each from its first octet at the
+// access door to the answer: the MTA has the whole of it by then, so that no slow
+// client is waited for. While there are as many as processors, what has been
+// accepted waits a little: acceptance goes before forwarding, since a client waits
+// for the one and nobody for the other. The zero value is ready; its methods may be
+// called concurrently.
 type crowd struct {
 	inside atomic.Int32
-	full   atomic.Int64 // when it was last full, in Unix nanoseconds
+	full   atomic.Int64 // when it was last seen full, in Unix nanoseconds
 }
 
-// enter counts a message until it is called back.
+// enter counts a message until it is called back, once.
 func (c *crowd) enter() (leave func()) {
-	if int(c.inside.Add(1)) >= max(2, runtime.GOMAXPROCS(0)) {
+	c.look(c.inside.Add(1))
+	return func() { c.look(c.inside.Add(-1) + 1) }
+}
+
+// look notes that it is full, if so many are.
+func (c *crowd) look(inside int32) {
+	if int(inside) >= max(2, runtime.GOMAXPROCS(0)) {
 		c.full.Store(time.Now().UnixNano())
 	}
-	return func() { c.inside.Add(-1) }
+}
+
+// felt reports whether it is full, or was a moment ago.
+func (c *crowd) felt() bool {
+	c.look(c.inside.Load())
+	return time.Since(time.Unix(0, c.full.Load())) < crowdEcho
 }
 
 // yield returns when there is no crowd, or the message that was committed at
@@ -40,7 +53,7 @@ func (c *crowd) enter() (leave func()) {
 // the machine's.
 func (c *crowd) yield(ctx context.Context, created time.Time) {
 	begun := time.Now()
-	for time.Since(time.Unix(0, c.full.Load())) < crowdEcho && time.Since(created) < maxYield && time.Since(begun) < maxYield {
+	for c.felt() && time.Since(created) < maxYield && time.Since(begun) < maxYield {
 		t := time.NewTimer(crowdPause)
 		select {
 		case <-t.C:

@@ -58,3 +58,25 @@ func TestCrowdFills(t *testing.T) {
 	}
 	leave()
 }
+
+// TestCrowdStays: two large messages are a crowd for as long as they take.
+func TestCrowdStays(t *testing.T) {
+	c := new(crowd)
+	var leave []func()
+	for range max(2, runtime.GOMAXPROCS(0)) {
+		leave = append(leave, c.enter())
+	}
+	c.full.Store(0) // as when they came long ago
+	if !c.felt() {
+		t.Error("a crowd is not felt because it came long ago")
+	}
+	c.full.Store(0)
+	leave[0]()
+	if !c.felt() {
+		t.Error("a crowd is not felt although it went a moment ago")
+	}
+	c.full.Store(0)
+	if c.felt() {
+		t.Error("all but one have gone, and a crowd is felt")
+	}
+}

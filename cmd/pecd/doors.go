@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -84,7 +85,7 @@ func (d accessDoor) Begin(_ context.Context, _ milter.Envelope) (milter.Message,
 	if err != nil {
 		return nil, err
 	}
-	return &submission{spool: spool{body: body}, accessDoor: d, office: d.office.Load()}, nil
+	return &submission{spool: spool{body: body}, accessDoor: d, office: d.office.Load(), leave: sync.OnceFunc(d.crowd.enter())}, nil
 }
 
 type submission struct {
@@ -92,6 +93,13 @@ type submission struct {
 	accessDoor
 	office *office
 	extra  []logstore.Body // what was written anew of it
+	leave  func()          // ends its part in the crowd
+}
+
+// Abort drops the message.
+func (s *submission) Abort() {
+	s.leave()
+	s.spool.Abort()
 }
 
 // End decides about the message and carries the decision out. DISCARD is said
@@ -105,7 +113,7 @@ func (s *submission) End(ctx context.Context, env milter.Envelope) milter.Verdic
 	}()
 	start := s.now()
 	defer s.observe("access", start)
-	defer s.crowd.enter()()
+	defer s.leave()
 	v, word := s.decide(ctx, env)
 	if word == "accept" {
 		if err := s.watch.Observe(start.In(s.office.location), s.now().Sub(start)); err != nil {

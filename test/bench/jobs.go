@@ -109,6 +109,9 @@ func (h *hall) exchanges(ctx context.Context) ([]job, error) {
 			o := exchange(20, 0, 4<<10, neighbour)
 			o.rate = l.bearable / 2
 			o.messages = int(o.rate * 10)
+			if l.bearable == 0 { // nothing was measured before: warming up finds it out
+				o.messages = 20 * 200
+			}
 			return o
 		},
 		show: []figure{acceptedPerSecond, middle, tail99, cpuPerMessage}}), nil
