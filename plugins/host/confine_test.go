@@ -64,6 +64,11 @@ func TestConfined(t *testing.T) {
 		{"chmod", secret, "operation not permitted"},
 		{"chmod", "state", "operation not permitted"},
 		{"truncate", secret, "operation not permitted"},
+		{"empty", secret, "operation not permitted"},
+		{"empty", "state", "operation not permitted"},
+		{"empty-read", secret, "operation not permitted"},
+		{"empty-read", "state", "operation not permitted"},
+		{"openat2", secret, "function not implemented"},
 		{"setxattr", secret, "operation not permitted"},
 		{"rlimit", "", "operation not permitted"},
 	} {
