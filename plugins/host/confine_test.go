@@ -184,4 +184,8 @@ func TestEnvironment(t *testing.T) {
 	if err != nil || !strings.Contains(strings.Join(strings.Fields(string(limits)), " "), "Max core file size 0 0") {
 		t.Errorf("limits %s, %v", limits, err)
 	}
+	// The control socket knows plugins by it.
+	if status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status"); err != nil || !strings.Contains(string(status), "\nNoNewPrivs:\t1\n") {
+		t.Errorf("status %s, %v", status, err)
+	}
 }
