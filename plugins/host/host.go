@@ -194,7 +194,8 @@ func (h *Host) sweep() error {
 	if err != nil {
 		return err
 	}
-	for _, d := range dirs {
+	// Earlier versions had copies for all plugins together in "spool".
+	for _, d := range append(dirs, filepath.Join(h.opts.Messages, "spool")) {
 		if err := os.RemoveAll(d); err != nil {
 			return err
 		}
