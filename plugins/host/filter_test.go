@@ -1,7 +1,7 @@
 package host
 
 import (
-	"encoding/binary"
+	endian "encoding/binary" // binary is the plugin
 	"runtime"
 	"slices"
 	"testing"
@@ -30,7 +30,7 @@ func TestFilter(t *testing.T) {
 	}
 	run := func(machine, number uint32, arguments ...uint64) uint32 {
 		data := make([]byte, 64) // struct seccomp_data, each half of 32 bits as the machine reads it
-		put := func(at int, v uint32) { binary.BigEndian.PutUint32(data[at:], v) }
+		put := func(at int, v uint32) { endian.BigEndian.PutUint32(data[at:], v) }
 		put(0, number)
 		put(4, machine)
 		for i, a := range arguments {
