@@ -2,6 +2,7 @@ package lmtp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -141,7 +142,13 @@ func NewServer(o Options) *Server {
 // Serve takes connections from l until Shutdown, then returns ErrServerClosed.
 // Errors of Accept that may pass do not end it. It closes l.
 func (s *Server) Serve(l net.Listener) error {
-	report := func(err error) { s.opts.Log.Error("lmtp: cannot accept a connection", "error", err) }
+	report := func(err error) {
+		if errors.Is(err, socket.ErrOwnUser) {
+			s.opts.Log.Warn("lmtp: a connection was turned away", "error", err)
+			return
+		}
+		s.opts.Log.Error("lmtp: cannot accept a connection", "error", err)
+	}
 	return s.keep.Serve(l, report, func(l net.Listener) error { return s.lib.Serve(&limited{Listener: l, s: s}) })
 }
 

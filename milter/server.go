@@ -2,6 +2,7 @@ package milter
 
 import (
 	"context"
+	"errors"
 	"net"
 
 	gomilter "github.com/emersion/go-milter"
@@ -30,7 +31,13 @@ func NewServer(o Options) *Server {
 // Serve takes connections from l until Shutdown, then returns ErrServerClosed.
 // Errors of Accept that may pass do not end it. It closes l.
 func (s *Server) Serve(l net.Listener) error {
-	report := func(err error) { s.opts.Log.Error("milter: cannot accept a connection", "error", err) }
+	report := func(err error) {
+		if errors.Is(err, socket.ErrOwnUser) {
+			s.opts.Log.Warn("milter: a connection was turned away", "error", err)
+			return
+		}
+		s.opts.Log.Error("milter: cannot accept a connection", "error", err)
+	}
 	return s.keep.Serve(l, report, func(l net.Listener) error {
 		// One go-milter server for each listener: the pairing of connection and
 		// session relies on Accept and NewMilter being called in turn.

@@ -105,6 +105,9 @@ func makeBackup(ctx context.Context, store *logstore.SQLite, cfg *config.Config,
 	if _, err := os.Stat(filepath.Dir(dir)); errors.Is(err, fs.ErrNotExist) {
 		return r, fmt.Errorf("%w: %s is to be in a directory that is there", errUsage, dir)
 	}
+	if where, ok := forPlugins(cfg, dir); ok {
+		return r, fmt.Errorf("%w: a plugin could read and change the copy in %s", errUsage, where)
+	}
 	b, err := store.Backup(ctx, dir, func() (err error) {
 		r.Days, err = copySeals(ctx, cfg.Seal.Path, filepath.Join(dir, "seals"))
 		return err
@@ -126,6 +129,31 @@ func makeBackup(ctx context.Context, store *logstore.SQLite, cfg *config.Config,
 		}
 	}
 	return r, syncTree(dir)
+}
+
+// forPlugins reports whether dir leads to where plugins write, and where that is.
+func forPlugins(cfg *config.Config, dir string) (where string, ok bool) {
+	places := []string{filepath.Join(cfg.Store.Path, "plugins")}
+	for _, p := range cfg.Plugins {
+		places = append(places, p.Write...)
+	}
+	for _, place := range places {
+		if path, ok := strings.CutPrefix(withoutLinks(dir), strings.TrimSuffix(withoutLinks(place), "/")); ok && (path == "" || path[0] == '/') {
+			return place, true
+		}
+	}
+	return "", false
+}
+
+// withoutLinks is path without symbolic links, as far as it is there.
+func withoutLinks(path string) string {
+	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+		return resolved
+	}
+	if parent := filepath.Dir(path); parent != path {
+		return filepath.Join(withoutLinks(parent), filepath.Base(path))
+	}
+	return path
 }
 
 // copySeals copies the folders of sealed days and witnesses and counts the days. What

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -20,8 +21,9 @@ import (
 )
 
 // The control socket lies in the store's directory, which is open to the
-// daemon's user and root only. Commands that change something while the daemon
-// runs speak to it there: only the daemon writes the register.
+// daemon's user and root only; plugins, which run as that user, are turned away.
+// Commands that change something while the daemon runs speak to it there: only the
+// daemon writes the register.
 func controlSocket(storeDir string) string { return filepath.Join(storeDir, "control.sock") }
 
 // serveControl answers commands on l until ctx is done.
@@ -68,6 +70,10 @@ func (d *daemon) serveControl(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 5 * time.Minute, IdleTimeout: time.Minute}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
+	// Within the limit: who is turned away takes no place.
+	l = newCommandListener(l, func(pid int) {
+		d.log.Warn("a command was turned away: it may be a plugin's", "pid", pid)
+	})
 	if err := srv.Serve(netutil.LimitListener(l, maxAskers)); ctx.Err() == nil {
 		return err
 	}
@@ -104,7 +110,7 @@ func controlFor(ctx context.Context, patience time.Duration, storeDir, path stri
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		return noDaemon(err)
+		return unanswered(err, os.Geteuid())
 	}
 	defer res.Body.Close()
 	if res.StatusCode == http.StatusOK {
@@ -126,11 +132,16 @@ func controlTransport(storeDir string) *http.Transport {
 	}}
 }
 
-// noDaemon is err, as errNoDaemon if nobody answered.
-func noDaemon(err error) error {
+// unanswered is err, as errNoDaemon if nobody was there, and as errTurnedAway if who was
+// may not have wanted to hear a process of user.
+func unanswered(err error, user int) error {
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
+	var network net.Error
+	switch {
+	case errors.As(err, &op) && op.Op == "dial":
 		return fmt.Errorf("%w: %w", errNoDaemon, op.Err)
+	case user == 0 || errors.Is(err, context.Canceled) || errors.As(err, &network) && network.Timeout():
+		return err
 	}
-	return err
+	return fmt.Errorf("%w: %w", errTurnedAway, err)
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"time"
 )
 
@@ -62,7 +63,7 @@ func controlWork(ctx context.Context, storeDir, path string, in, out any, progre
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		return noDaemon(err)
+		return unanswered(err, os.Geteuid())
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {

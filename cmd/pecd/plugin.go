@@ -9,7 +9,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -99,7 +101,8 @@ func checkPlugins(ctx context.Context, cfg *config.Config) (err error) {
 		return err
 	}
 	opts.Log, opts.Now = slog.New(slog.DiscardHandler), time.Now
-	if opts.Owner, err = ownerOf(cfg.Store.Path, dir, opts.Dir); err != nil {
+	// The inner one first: what is in a directory of his own he can replace.
+	if opts.Owner, err = ownerOf(cfg.Store.Path, opts.Dir, dir); err != nil {
 		return err
 	}
 	for i, spec := range specs(cfg) {
@@ -116,25 +119,54 @@ func checkPlugins(ctx context.Context, cfg *config.Config) (err error) {
 
 // ownerOf is whose process root lets plugins be, the user of the store, who becomes
 // the owner of dirs too: they are programs of others, and the daemon runs them as
-// that user. It is nil for whoever is not root, and where there is no store yet.
+// that user. It is nil for whoever is not root, and where the daemon would be.
 func ownerOf(store string, dirs ...string) (*syscall.Credential, error) {
-	fi, err := os.Stat(store)
-	if os.Geteuid() != 0 || errors.Is(err, fs.ErrNotExist) {
+	if os.Geteuid() != 0 {
 		return nil, nil
 	}
-	if err != nil {
+	owner, err := storeOwner(store, user.Lookup)
+	if err != nil || owner == nil {
 		return nil, err
 	}
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	if !ok || st.Uid == 0 {
-		return nil, nil
-	}
 	for _, dir := range dirs {
-		if err := os.Chown(dir, int(st.Uid), int(st.Gid)); err != nil {
+		if err := host.GiveDir(dir, owner); err != nil {
 			return nil, err
 		}
 	}
-	return &syscall.Credential{Uid: st.Uid, Gid: st.Gid}, nil
+	return owner, nil
+}
+
+// storeOwner is whose the store is, or will be: that of the nearest directory above it
+// which is not root's, else the user pecd, if lookup finds him. It is nil for root.
+func storeOwner(store string, lookup func(name string) (*user.User, error)) (*syscall.Credential, error) {
+	for dir := store; ; dir = filepath.Dir(dir) {
+		fi, err := os.Stat(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		if err == nil {
+			st, ok := fi.Sys().(*syscall.Stat_t)
+			if ok && st.Uid != 0 {
+				return &syscall.Credential{Uid: st.Uid, Gid: st.Gid}, nil
+			}
+			if dir == store {
+				return nil, nil
+			}
+		}
+		if dir == filepath.Dir(dir) {
+			break
+		}
+	}
+	u, err := lookup("pecd")
+	if err != nil {
+		return nil, nil // this is not a machine on which pecd is installed
+	}
+	uid, uidErr := strconv.ParseUint(u.Uid, 10, 32)
+	gid, gidErr := strconv.ParseUint(u.Gid, 10, 32)
+	if err := errors.Join(uidErr, gidErr); err != nil || uid == 0 {
+		return nil, err
+	}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 }
 
 // pluginFix says what to do about a plugin that does not start.
@@ -152,10 +184,13 @@ func pluginFix(err error) string {
 	return "correct the path, or remove the table"
 }
 
+// pluginMessages is where messages are copied to for plugins, under store.
+func pluginMessages(store string) string { return filepath.Join(store, "plugins", "messages") }
+
 // pluginDirs makes the directories that plugins need: for sockets under run, whose
 // path must be short, the rest under store.
 func pluginDirs(run, store string) (host.Options, error) {
-	o := host.Options{Dir: filepath.Join(run, "plugins"), Messages: filepath.Join(store, "plugins", "messages"), State: filepath.Join(store, "plugins", "state")}
+	o := host.Options{Dir: filepath.Join(run, "plugins"), Messages: pluginMessages(store), State: filepath.Join(store, "plugins", "state")}
 	for _, dir := range []string{o.Dir, o.Messages, o.State} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return o, err
@@ -164,9 +199,13 @@ func pluginDirs(run, store string) (host.Options, error) {
 	return o, nil
 }
 
-// startPlugins starts the plugins of the configuration; nil if there are none.
+// startPlugins starts the plugins of the configuration. If there are none, what a killed
+// predecessor that had some left of messages goes all the same.
 func (d *daemon) startPlugins(ctx context.Context, cfg *config.Config) (err error) {
 	if len(cfg.Plugins) == 0 {
+		if err := os.RemoveAll(pluginMessages(cfg.Store.Path)); err != nil {
+			return cfg.Problem("store.path", err, "")
+		}
 		return nil
 	}
 	run := os.Getenv("RUNTIME_DIRECTORY") // systemd's

@@ -15,20 +15,24 @@ import (
 //
 // It turns away those who call at a unix socket as our own user, unless that is root:
 // they are plugins, which may open sockets, and whoever speaks at a door is believed to
-// be the MTA. The first is reported, as ErrOwnUser.
+// be the MTA. It is reported once an hour, as ErrOwnUser.
 func Patient(ctx context.Context, l net.Listener, report func(error)) net.Listener {
-	return &patient{Listener: l, ctx: ctx, report: report, user: os.Getuid()}
+	return &patient{Listener: l, ctx: ctx, report: report, user: os.Getuid(), now: time.Now}
 }
 
 // ErrOwnUser says that a process of our own user was turned away.
-var ErrOwnUser = errors.New("a process of pecd's own user, such as a plugin, called where the MTA does: it was turned away")
+var ErrOwnUser = errors.New("a process of pecd's own user called where the MTA does: a plugin, or pecd doctor and other commands, which are for root there")
+
+// tellAgain is after how long it is reported again that somebody was turned away.
+const tellAgain = time.Hour
 
 type patient struct {
 	net.Listener
 	ctx    context.Context
 	report func(error)
 	user   int // ours; 0: nobody is turned away
-	told   bool
+	now    func() time.Time
+	told   time.Time // when ErrOwnUser was reported last
 }
 
 // turnedAway closes c if it is of our own user.
@@ -38,8 +42,8 @@ func (p *patient) turnedAway(c net.Conn) bool {
 		return false
 	}
 	c.Close()
-	if !p.told {
-		p.told = true
+	if now := p.now(); p.told.IsZero() || now.Sub(p.told) >= tellAgain {
+		p.told = now
 		p.report(ErrOwnUser)
 	}
 	return true

@@ -9,10 +9,11 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 )
 
-// TestOwnUser: who calls as pecd's user is turned away, once told of; the MTA's user,
-// and root, are let in.
+// TestOwnUser: who calls as pecd's user is turned away, which is told once an hour; the
+// MTA's user, and root, are let in.
 func TestOwnUser(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Fatal("this test becomes other users: it needs root")
@@ -34,7 +35,8 @@ func TestOwnUser(t *testing.T) {
 	}
 	const pecd, mta = 12345, 12346
 	var reported []error
-	l := &patient{Listener: inner, ctx: t.Context(), user: pecd, report: func(err error) { reported = append(reported, err) }}
+	at := make(chan time.Time, 1) // when the next is turned away
+	l := &patient{Listener: inner, ctx: t.Context(), user: pecd, now: func() time.Time { return <-at }, report: func(err error) { reported = append(reported, err) }}
 	ended := make(chan struct{})
 	go func() { // until inner is closed
 		defer close(ended)
@@ -49,7 +51,13 @@ func TestOwnUser(t *testing.T) {
 			}
 		}
 	}()
-	for _, user := range []uint32{pecd, mta, pecd, 0} {
+	first := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	turns := []time.Time{first, first.Add(tellAgain - 1), first.Add(tellAgain)}
+	for _, user := range []uint32{pecd, mta, pecd, 0, pecd} {
+		if user == pecd {
+			at <- turns[0]
+			turns = turns[1:]
+		}
 		cmd := exec.Command("/usr/bin/python3", "-c", "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\nsys.exit(s.recv(1) == b'')", path)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
 		out, err := cmd.CombinedOutput()
@@ -59,7 +67,7 @@ func TestOwnUser(t *testing.T) {
 	}
 	inner.Close()
 	<-ended
-	if len(reported) != 1 || !errors.Is(reported[0], ErrOwnUser) {
+	if len(reported) != 2 || !errors.Is(errors.Join(reported...), ErrOwnUser) {
 		t.Errorf("reported: %v", reported)
 	}
 }

@@ -38,36 +38,72 @@ type Question struct {
 	Facts  message.Facts // of the message
 }
 
-// call runs f, a call of the plugin, within the plugin's deadline, and notes how
-// it went. f returns the outcome for Options.Observe.
-func (p *supervised) call(ctx context.Context, f func(context.Context, *session) (string, error)) error {
+// An asker makes a call of a plugin about a message, which is nil where there is none,
+// and returns the outcome for Options.Observe.
+type asker func(context.Context, *session, *pluginv1.Message) (string, error)
+
+// errNotAsked says that a call did not come to be.
+var errNotAsked = errors.New("the plugin could not be asked in time: too many calls are under way, or the disk is too slow for the message")
+
+// call has f ask the plugin about what c holds, nothing if c is nil, and notes how it
+// went.
+func (p *supervised) call(ctx context.Context, c *content, f asker) error {
 	if !p.enterCall() {
 		return p.note(nil, "not-running", 0, fmt.Errorf("plugin %s: %w", p.spec.Name, ErrNotRunning))
 	}
 	defer p.calls.Done()
 	begun := p.host.opts.Now()
+	s, outcome, err := p.ask(ctx, c, f)
+	if err != nil {
+		err = fmt.Errorf("plugin %s: %w", p.spec.Name, curtail(err))
+	}
+	return p.note(s, outcome, p.host.opts.Now().Sub(begun), err)
+}
+
+// ask makes the call and returns the session that was asked, nil if none was. The
+// plugin's timeout begins with the question: how long that took is our doing, or that
+// of the other calls, and not held against it.
+func (p *supervised) ask(ctx context.Context, c *content, f asker) (_ *session, outcome string, _ error) {
+	m, release, outcome, err := p.prepare(ctx, c)
+	if err != nil {
+		return nil, outcome, err
+	}
+	defer release()
+	s := p.current()
+	if s == nil {
+		return nil, "not-running", ErrNotRunning
+	}
 	within, cancel := context.WithTimeout(ctx, p.spec.Timeout)
 	defer cancel()
-	var s *session
-	outcome, err := "", error(nil)
+	if outcome, err = f(within, s, m); err != nil {
+		outcome, err = judge(ctx, within, err)
+	}
+	return s, outcome, err
+}
+
+// prepare waits for a slot and makes the message reachable, until release is called. It
+// may take as long as the plugin.
+func (p *supervised) prepare(ctx context.Context, c *content) (m *pluginv1.Message, release func(), outcome string, err error) {
+	within, cancel := context.WithTimeout(ctx, p.spec.Timeout)
+	defer cancel()
+	leave, forget := func() {}, func() {}
 	select {
 	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
-		if s = p.current(); s == nil {
-			outcome, err = "not-running", ErrNotRunning
-			break
+		leave = func() { <-p.slots }
+		if c != nil {
+			m, forget, err = c.reach(within, p)
 		}
-		outcome, err = f(within, s)
 	case <-within.Done():
-		// Nobody asked the plugin: that it is busy is not held against it.
 		err = within.Err()
 	}
-	took := p.host.opts.Now().Sub(begun)
 	if err == nil {
-		return p.note(s, outcome, took, nil)
+		return m, func() { forget(); leave() }, "", nil
 	}
-	outcome, err = judge(ctx, within, err)
-	return p.note(s, outcome, took, fmt.Errorf("plugin %s: %w", p.spec.Name, curtail(err)))
+	leave()
+	if outcome, err = judge(ctx, within, err); errors.Is(err, ErrTimeout) {
+		err = errNotAsked
+	}
+	return nil, nil, outcome, err
 }
 
 // enterCall counts a call under way, unless the host is closing.
@@ -142,12 +178,7 @@ func (p *supervised) note(s *session, outcome string, took time.Duration, err er
 // check asks a check about q. Whatever goes wrong, the check has said nothing.
 func (p *supervised) check(ctx context.Context, stage points.Stage, q Question, c *content) points.Finding {
 	var f points.Finding
-	err := p.call(ctx, func(ctx context.Context, s *session) (string, error) {
-		m, release, err := c.reach(p)
-		if err != nil {
-			return "", err
-		}
-		defer release()
+	err := p.call(ctx, c, func(ctx context.Context, s *session, m *pluginv1.Message) (string, error) {
 		r, err := s.check.Check(ctx, &pluginv1.CheckRequest{
 			Stage: wire.Stage(stage), Identifier: wire.Text(string(q.Identifier)), Login: []byte(q.Login), ClientAddress: wire.Text(q.Client),
 			Tls: wire.Text(q.TLS), QueueId: wire.Text(q.QueueID), Sender: []byte(q.Sender), Recipients: wire.Recipients(q.Recipients), Message: m,
@@ -182,12 +213,7 @@ type accessPoint struct{ plugin *supervised }
 func (a accessPoint) Decide(ctx context.Context, s access.Submission) (d access.Decision, err error) {
 	h := a.plugin.host
 	c := h.newContent(s.Message.Source, s.Message.Range(), s.Facts)
-	err = a.plugin.call(ctx, func(ctx context.Context, t *session) (string, error) {
-		m, release, err := c.reach(a.plugin)
-		if err != nil {
-			return "", err
-		}
-		defer release()
+	err = a.plugin.call(ctx, c, func(ctx context.Context, t *session, m *pluginv1.Message) (string, error) {
 		r, err := t.access.Decide(ctx, pointwire.Access(s, m))
 		if err != nil {
 			return "", err
@@ -206,12 +232,7 @@ type receptionPoint struct{ plugin *supervised }
 // Decide implements reception.Point.
 func (p receptionPoint) Decide(ctx context.Context, a reception.Arrival) (d reception.Decision, err error) {
 	c := p.plugin.host.newContent(a.Message.Source, a.Message.Range(), message.Facts{Size: a.Message.Range().Len})
-	err = p.plugin.call(ctx, func(ctx context.Context, t *session) (string, error) {
-		m, release, err := c.reach(p.plugin)
-		if err != nil {
-			return "", err
-		}
-		defer release()
+	err = p.plugin.call(ctx, c, func(ctx context.Context, t *session, m *pluginv1.Message) (string, error) {
 		r, err := t.recept.Decide(ctx, pointwire.Reception(a, m))
 		if err != nil {
 			return "", err
@@ -229,7 +250,7 @@ type deliveryPoint struct{ plugin *supervised }
 
 // Decide implements delivery.Point.
 func (p deliveryPoint) Decide(ctx context.Context, h delivery.Handover) (d delivery.Decision, err error) {
-	err = p.plugin.call(ctx, func(ctx context.Context, t *session) (string, error) {
+	err = p.plugin.call(ctx, nil, func(ctx context.Context, t *session, _ *pluginv1.Message) (string, error) {
 		r, err := t.deliv.Decide(ctx, pointwire.Delivery(h))
 		if err != nil {
 			return "", err

@@ -64,6 +64,11 @@ func TestConfined(t *testing.T) {
 		{"chmod", secret, "operation not permitted"},
 		{"chmod", "state", "operation not permitted"},
 		{"truncate", secret, "operation not permitted"},
+		{"empty", secret, "operation not permitted"},
+		{"empty", "state", "operation not permitted"},
+		{"empty-read", secret, "operation not permitted"},
+		{"empty-read", "state", "operation not permitted"},
+		{"openat2", secret, "function not implemented"},
 		{"setxattr", secret, "operation not permitted"},
 		{"rlimit", "", "operation not permitted"},
 	} {
@@ -178,5 +183,9 @@ func TestEnvironment(t *testing.T) {
 	limits, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/limits")
 	if err != nil || !strings.Contains(strings.Join(strings.Fields(string(limits)), " "), "Max core file size 0 0") {
 		t.Errorf("limits %s, %v", limits, err)
+	}
+	// The control socket knows plugins by it.
+	if status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status"); err != nil || !strings.Contains(string(status), "\nNoNewPrivs:\t1\n") {
+		t.Errorf("status %s, %v", status, err)
 	}
 }

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -38,8 +39,9 @@ func (h *Host) newContent(source message.Source, r message.Range, f message.Fact
 	return &content{host: h, source: source, rng: r, facts: wire.Facts(f)}
 }
 
-// reach makes the message reachable for p until release is called.
-func (c *content) reach(p *supervised) (m *pluginv1.Message, release func(), err error) {
+// reach makes the message reachable for p until release is called. It does not outlast
+// ctx by more than a piece.
+func (c *content) reach(ctx context.Context, p *supervised) (m *pluginv1.Message, release func(), err error) {
 	if c.rng.Len <= protocol.MaxInline {
 		m, err = c.within()
 		return m, func() {}, err
@@ -50,7 +52,7 @@ func (c *content) reach(p *supervised) (m *pluginv1.Message, release func(), err
 			c.host.opts.Log.Error("a message stays behind", "plugin", p.spec.Name, "error", err)
 		}
 	}
-	if err := c.copy(path); err != nil {
+	if err := c.copy(ctx, path); err != nil {
 		release()
 		return nil, nil, fmt.Errorf("the message cannot be given to plugins: %w", err)
 	}
@@ -69,32 +71,53 @@ func (c *content) within() (*pluginv1.Message, error) {
 }
 
 // copy copies the message to path.
-func (c *content) copy(path string) error {
+func (c *content) copy(ctx context.Context, path string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
 	if err != nil {
 		return err
 	}
-	n, err := c.copyTo(f)
-	if err == nil && n != c.rng.Len {
-		err = io.ErrUnexpectedEOF
-	}
+	err = c.copyTo(ctx, f)
 	if e := f.Close(); err == nil {
 		err = e
 	}
 	return err
 }
 
+// pieceSize is after how many octets a copy looks whether anybody waits for it.
+const pieceSize = 8 << 20
+
 // copyTo copies the message to f: what lies in a file is left to the kernel, which
 // on some file systems shares the blocks.
-func (c *content) copyTo(f *os.File) (int64, error) {
-	if from := c.open(); from != nil {
+func (c *content) copyTo(ctx context.Context, f *os.File) error {
+	from := c.open()
+	if from != nil {
 		defer from.Close()
 		if _, err := from.Seek(c.rng.Off, io.SeekStart); err != nil {
-			return 0, err
+			return err
 		}
-		return io.Copy(f, io.LimitReader(from, c.rng.Len))
 	}
-	return message.Section(c.source, c.rng).WriteTo(f)
+	for done := int64(0); done < c.rng.Len; done += pieceSize {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		piece := message.Range{Off: c.rng.Off + done, Len: min(pieceSize, c.rng.Len-done)}
+		n, err := c.copyPiece(f, from, piece)
+		if err == nil && n != piece.Len {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// copyPiece copies a piece to f, out of from, which stands there, unless that is nil.
+func (c *content) copyPiece(f, from *os.File, piece message.Range) (int64, error) {
+	if from != nil {
+		return io.Copy(f, io.LimitReader(from, piece.Len))
+	}
+	return message.Section(c.source, piece).WriteTo(f)
 }
 
 // open opens the file that holds the message; nil if it lies in none, or if the

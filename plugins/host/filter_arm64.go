@@ -4,5 +4,8 @@ import "golang.org/x/sys/unix"
 
 const architecture = unix.AUDIT_ARCH_AARCH64
 
-// refusedHere is empty: this architecture has no older calls.
-var refusedHere []uint32
+// There are none: this architecture has no older calls.
+var (
+	refusedHere  []uint32
+	openingsHere []opening
+)

@@ -6,4 +6,7 @@ package host
 // to be right.
 const architecture = 0
 
-var refusedHere []uint32
+var (
+	refusedHere  []uint32
+	openingsHere []opening
+)

@@ -46,10 +46,11 @@ type Spec struct {
 	Path   string         // of the program, absolute
 	SHA256 string         // of the program, in hexadecimal; empty if it is not pinned
 	Table  map[string]any // the plugin's own settings
-	// Timeout bounds each call; 30 s if zero.
+	// Timeout bounds each call, and what comes before it: waiting for a slot and for
+	// the copy of the message; 30 s if zero.
 	Timeout time.Duration
-	// Parallel is the most calls at the same time; 32 if zero. More wait, within
-	// their timeout.
+	// Parallel is the most calls at the same time; 32 if zero. More wait, as long as
+	// Timeout.
 	Parallel int
 	// Read and Write are further paths that the plugin may read, or read and
 	// write, beside the system's libraries, its own directory and its state.
@@ -193,7 +194,8 @@ func (h *Host) sweep() error {
 	if err != nil {
 		return err
 	}
-	for _, d := range dirs {
+	// Earlier versions had copies for all plugins together in "spool".
+	for _, d := range append(dirs, filepath.Join(h.opts.Messages, "spool")) {
 		if err := os.RemoveAll(d); err != nil {
 			return err
 		}

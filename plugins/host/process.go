@@ -57,7 +57,17 @@ func (p *process) listenIn(dir string, env []string) error {
 	if p.owner == nil {
 		return nil
 	}
-	return os.Chown(dir, int(p.owner.Uid), int(p.owner.Gid))
+	return GiveDir(dir, p.owner)
+}
+
+// GiveDir makes owner the owner of a directory, and of nothing else: where he may put
+// something else in its place, root must not give him what a link leads to.
+func GiveDir(dir string, owner *syscall.Credential) error {
+	f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Chown(int(owner.Uid), int(owner.Gid)), f.Close())
 }
 
 // Start implements runner.Runner. It returns when the launcher has become the

@@ -131,13 +131,38 @@ func TestPinned(t *testing.T) {
 // TestPredecessor: messages that a killed host left are removed.
 func TestPredecessor(t *testing.T) {
 	o, _ := options(t)
-	left := filepath.Join(o.Messages, "to-gone")
-	if err := errors.Join(os.Mkdir(left, 0o700), os.WriteFile(filepath.Join(left, "1"), nil, 0o600)); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"to-gone", "spool"} { // the second of an earlier version
+		left := filepath.Join(o.Messages, name)
+		if err := errors.Join(os.Mkdir(left, 0o700), os.WriteFile(filepath.Join(left, "1"), nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	start(t, o, spec("clean"))
-	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("it is still there: %v", err)
+	if left, err := os.ReadDir(o.Messages); err != nil || len(left) != 1 || left[0].Name() != "to-check" {
+		t.Errorf("there is %v, %v", left, err)
+	}
+}
+
+// TestGiveDir: root gives away a directory and not what a link in its place leads to.
+func TestGiveDir(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this test gives files to another user: it needs root")
+	}
+	dir := t.TempDir()
+	own, other, file, link := filepath.Join(dir, "own"), filepath.Join(dir, "other"), filepath.Join(dir, "file"), filepath.Join(dir, "link")
+	if err := errors.Join(os.Mkdir(own, 0o700), os.Mkdir(other, 0o700), os.WriteFile(file, nil, 0o600), os.Symlink(other, link)); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{owner: &syscall.Credential{Uid: 12345, Gid: 12345}}
+	for path, given := range map[string]bool{own: true, link: false, file: false} {
+		if err := p.listenIn(path, nil); (err == nil) != given {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	for path, want := range map[string]uint32{own: 12345, other: 0, file: 0} {
+		if fi, err := os.Stat(path); err != nil || fi.Sys().(*syscall.Stat_t).Uid != want {
+			t.Errorf("%s: %+v, %v", path, fi, err)
+		}
 	}
 }
 

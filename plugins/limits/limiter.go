@@ -23,7 +23,8 @@ type limiter struct {
 
 	mu      sync.Mutex // guards what follows
 	book    *book
-	journal *journal // nil without a state directory
+	journal *journal             // nil without a state directory
+	told    map[pec.Address]bool // logins for which an entry was found that does not count
 }
 
 // check counts m, or refuses it.
@@ -33,6 +34,7 @@ func (l *limiter) check(_ context.Context, m *sdk.Message) (points.Finding, erro
 		return sdk.Clean(), nil
 	}
 	sender := payer(m)
+	l.tell(sender, m.Sender)
 	if l.settings.exempt(sender) {
 		return sdk.Clean(), nil
 	}
@@ -60,6 +62,27 @@ func payer(m *sdk.Message) pec.Address {
 		return pec.Address(m.Login)
 	}
 	return m.Sender
+}
+
+// tell tells, once for each login, that settings name the sender of the envelope and not
+// who logged in: where the MTA lets logins send as other addresses, somebody may take the
+// entry for his. It names the entry alone, which is in the configuration anyway.
+func (l *limiter) tell(payer, sender pec.Address) {
+	who := l.settings.entry(sender)
+	if who == "" || l.settings.entry(payer) != "" {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	login := pec.Address(names(payer)[0])
+	if l.told[login] {
+		return
+	}
+	if l.told == nil {
+		l.told = make(map[pec.Address]bool)
+	}
+	l.told[login] = true
+	l.log.Warn("an entry names a sender who logs in otherwise: it does not count", "entry", who)
 }
 
 // turn begins the new day if there is one.

@@ -198,6 +198,35 @@ func TestLogin(t *testing.T) {
 	}
 }
 
+// That an entry names another address than the login is told once for each login, and
+// without it.
+func TestEntryOfAnother(t *testing.T) {
+	var log strings.Builder
+	l := newLimiter(t, `{"exempt":["capo@alfa.example","libera.example"],"senders":{"Ufficio@alfa.example":{"messages_per_day":2}}}`, "", &clock{noon})
+	l.log = slog.New(slog.NewTextHandler(&log, nil))
+	for i, c := range []struct{ login, sender, want string }{
+		{"anna@alfa.example", "bruno@alfa.example", ""},
+		{"capo@alfa.example", "ufficio@alfa.example", ""},
+		{"capo@alfa.example", "capo@alfa.example", ""},
+		{"ufficio", "ufficio@alfa.example", ""},
+		{"", "capo@alfa.example", ""},
+		{"anna@alfa.example", "", ""},
+		{"anna@alfa.example", "ufficio@Alfa.example", "entry=Ufficio@alfa.example"},
+		{"Anna@alfa.example", "capo@alfa.example", ""},
+		{"bruno@alfa.example", "chi@libera.example", "entry=libera.example"},
+	} {
+		log.Reset()
+		m := sdk.NewMessage(points.Submission, []byte("\r\n"))
+		m.Login, m.Sender = c.login, pec.Address(c.sender)
+		if _, err := l.check(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		if got := log.String(); !strings.Contains(got, c.want) || c.want == "" && got != "" || strings.Contains(got, "anna") || strings.Contains(got, "bruno") {
+			t.Errorf("%d: %+v: %q", i, c, got)
+		}
+	}
+}
+
 // A message that is offered again counts once, but not without end.
 func TestRetry(t *testing.T) {
 	l := newLimiter(t, `{"messages_per_day":2}`, "", &clock{noon})

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,9 +43,9 @@ var keys = []sdk.Key{
 	{Name: "recipients_per_day", Type: "integer", Default: "5000",
 		About: "how many recipients the messages of a day may have together, each counted once for each message; 0 is without limit"},
 	{Name: "exempt", Type: "list of strings", Default: "[]",
-		About: `who is not limited: addresses, and domains such as "alfa.example"`},
+		About: `who is not limited: addresses with which users log in, and domains such as "alfa.example"`},
 	{Name: "senders", Type: "table of tables", Default: "{}",
-		About: `other limits for single addresses or domains, for example "ufficio@alfa.example" = { messages_per_day = 20000 }; what is not in it is as for all; an address counts before its domain; each sender of a domain has the limits for himself`},
+		About: `other limits for single addresses with which users log in, or for domains, for example "ufficio@alfa.example" = { messages_per_day = 20000 }; what is not in it is as for all; an address counts before its domain; each sender of a domain has the limits for himself`},
 	{Name: "timezone", Type: "string", Default: `"Europe/Rome"`,
 		About: "where it is midnight when a day ends"},
 }
@@ -118,4 +120,17 @@ func (s settings) quota(sender pec.Address) quota {
 		}
 	}
 	return q
+}
+
+// entry is the name that settings have for a sender, be it his domain's; empty if they
+// have none.
+func (s settings) entry(sender pec.Address) string {
+	for _, name := range names(sender) {
+		for _, who := range slices.Concat(s.Exempt, slices.Collect(maps.Keys(s.Senders))) {
+			if name != "" && strings.EqualFold(who, name) {
+				return who
+			}
+		}
+	}
+	return ""
 }

@@ -142,7 +142,7 @@ func (t settings) check(ctx context.Context, m *sdk.Message) (points.Finding, er
 		return child()
 	case "noop":
 		return sdk.Clean(), nil
-	case "read", "write", "append", "chmod", "truncate", "setxattr", "rlimit", "links", "dial", "signal":
+	case "read", "write", "append", "chmod", "truncate", "empty", "empty-read", "openat2", "setxattr", "rlimit", "links", "dial", "signal":
 		return points.Finding{}, fmt.Errorf("result: %v", attempt(mode, t.Path, m))
 	case "sum":
 		return sum(m)
@@ -194,6 +194,12 @@ func attempt(mode, path string, m *sdk.Message) error {
 		return os.Chmod(path, 0)
 	case "truncate":
 		return syscall.Truncate(path, 0)
+	case "empty": // flags that ask for neither reading nor writing
+		return opened(syscall.Open(path, syscall.O_ACCMODE|syscall.O_TRUNC, 0))
+	case "empty-read":
+		return opened(syscall.Open(path, syscall.O_RDONLY|syscall.O_TRUNC, 0))
+	case "openat2":
+		return opened(unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_TRUNC}))
 	case "setxattr":
 		return syscall.Setxattr(path, "user.mine", []byte("mine"), 0)
 	case "rlimit":
@@ -206,6 +212,13 @@ func attempt(mode, path string, m *sdk.Message) error {
 		return err
 	}
 	return syscall.Kill(os.Getppid(), syscall.SIGUSR1)
+}
+
+func opened(fd int, err error) error {
+	if err == nil {
+		syscall.Close(fd)
+	}
+	return err
 }
 
 // sum tells what it read: its size and its first and last octets.
