@@ -270,10 +270,10 @@ func (a *arrival) envelope(ctx context.Context, c choice, findings []points.Find
 	if err != nil {
 		return err
 	}
-	ctx, cancel := a.closing(ctx)
+	ctx, cancel := closing(ctx)
 	defer cancel()
-	// With a clock in doubt nothing falls due: the store is asked again.
-	if !a.time.doubted() {
+	// While nobody vouches for the clock nothing falls due: the store is asked again.
+	if !a.time.unsure() {
 		if err := clerk.GiveUp(ctx, a.found, results); err != nil {
 			return err
 		}
@@ -372,7 +372,7 @@ func (a *arrival) receipt(ctx context.Context, fates []reception.Fate) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := a.closing(ctx)
+	ctx, cancel := closing(ctx)
 	defer cancel()
 	var delivered []pec.Address
 	for _, r := range results {
@@ -453,14 +453,19 @@ const (
 	storePortion = 50
 )
 
-// closingTime bounds what is left to do when the mailbox store has answered.
-const closingTime = 20 * time.Second
+// closingTime is what is left at least for what follows when the mailbox store has
+// answered: hundreds of receipts may have to be signed, by a slow key.
+const closingTime = time.Minute
 
 // closing is the context of what follows the mailbox store's answers. Also where time
 // is over, or pecd is stopping, they must be certified: else the store gets the
 // message again, and again nobody hears of it.
-func (a *arrival) closing(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), closingTime)
+func closing(ctx context.Context) (context.Context, context.CancelFunc) {
+	until := time.Now().Add(closingTime)
+	if end, ok := ctx.Deadline(); ok && end.After(until) {
+		until = end
+	}
+	return context.WithDeadline(context.WithoutCancel(ctx), until)
 }
 
 // answered notes what the mailbox store said of one recipient.

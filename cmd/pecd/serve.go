@@ -33,8 +33,9 @@ import (
 	"pecd/signer/libcrypto"
 )
 
-// drainTime is how long messages under way may take after SIGTERM; systemd
-// kills after TimeoutStopSec, which must be longer.
+// drainTime is how long messages under way may take after SIGTERM. Then they are cut
+// off, and what they must still make durable has socket.Keeper.Grace. systemd kills
+// after TimeoutStopSec, which must be longer than both and the courier's time.
 const drainTime = 15 * time.Second
 
 // serveCmd is pecd serve.
