@@ -41,7 +41,8 @@ type arrival struct {
 	arrivalDoor
 	office *office
 	env    lmtp.Envelope
-	direct bool // it comes from the outbox; the MTA gets it if not all goes well
+	direct bool      // it comes from the outbox; the MTA gets it if not all goes well
+	wait   *patience // with the mailbox store, if direct
 	m      *message.Message
 	found  reception.Found
 	bounce reception.Bounce // if the message is a notification about one of ours
@@ -432,7 +433,14 @@ func (a *arrival) deliver(ctx context.Context, to []pec.Address, done []bool, c 
 	for len(rcpts) > 0 && asked.Err() == nil {
 		n := min(len(rcpts), storePortion)
 		answers, err := a.mailbox.Deliver(asked, a.env.Sender, rcpts[:n], c.Size(), a.scan.Facts().EightBit,
-			func(w io.Writer) error { _, err := c.WriteTo(w); return err })
+			func(w io.Writer) error {
+				_, err := c.WriteTo(w)
+				if err == nil {
+					a.wait.owes()
+				}
+				return err
+			})
+		a.wait.owesNot()
 		if err != nil {
 			a.log.Error("mailbox store", "err", err)
 			break
