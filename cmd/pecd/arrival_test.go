@@ -129,8 +129,8 @@ func TestStopAfterDelivery(t *testing.T) {
 // and enough where there is none.
 func TestClosing(t *testing.T) {
 	for _, left := range []time.Duration{-time.Hour, 2 * closingTime} {
-		ctx, end := context.WithDeadline(t.Context(), time.Now().Add(left))
 		before := time.Now()
+		ctx, end := context.WithDeadline(t.Context(), before.Add(left))
 		got, cancel := closing(ctx)
 		end()
 		until, ok := got.Deadline()
