@@ -161,9 +161,16 @@ func TestDirectPatience(t *testing.T) {
 		t.Errorf("said %d times", n)
 	}
 	w.ahead += directPause
-	w.doors.mailbox.Dial = good
+	var attempt context.Context
+	w.doors.mailbox.Dial = func(ctx context.Context) (net.Conn, error) {
+		attempt = ctx
+		return good(ctx)
+	}
 	w.slow = func() {
 		over()
+		if err := attempt.Err(); err != nil {
+			t.Errorf("the attempt is cut off: %v", err)
+		}
 		if _, ok := way.barrier.enter(w.now()); ok {
 			t.Error("another one passes while the store is slow")
 		}
