@@ -154,7 +154,8 @@ func (s *Server) Serve(l net.Listener) error {
 
 // Shutdown stops accepting, ends connections without a message, and waits until
 // the messages under way have been answered. When ctx ends first it closes all
-// connections, cancels what the backend does, and returns the error of ctx.
+// connections, cancels what the backend does, waits for its end (socket.Keeper.Grace),
+// and returns the error of ctx.
 func (s *Server) Shutdown(ctx context.Context) error { return s.keep.Shutdown(ctx) }
 
 // A limited listener makes connections ours and refuses those beyond the limit.

@@ -503,13 +503,16 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
-// A shutdown that can wait no longer cancels what the backend does.
+// A shutdown that can wait no longer cancels what the backend does, and lets it finish:
+// whoever called may take away what the backend stands on.
 func TestShutdownNow(t *testing.T) {
 	r := newRecorder()
-	inEnd := make(chan struct{})
+	inEnd, closed, finished := make(chan struct{}), make(chan struct{}), false
 	r.end = func(ctx context.Context, _ *record) []lmtp.Status {
 		close(inEnd)
 		<-ctx.Done()
+		<-closed
+		finished = true
 		return nil
 	}
 	s := start(t, lmtp.Options{Backend: r})
@@ -517,12 +520,12 @@ func TestShutdownNow(t *testing.T) {
 	c.envelope("bob@x")
 	c.send(".\r\n")
 	<-inEnd
+	go func() { defer close(closed); c.mustClose() }()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := s.Shutdown(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("shutdown: %v", err)
+	if err := s.Shutdown(ctx); !errors.Is(err, context.Canceled) || !finished {
+		t.Errorf("shutdown: %v; the backend has finished: %v", err, finished)
 	}
-	c.mustClose()
 	r.next(t)
 }
 

@@ -33,7 +33,7 @@ type Store struct {
 	MaxIdle      int           // connections kept for the next delivery. 0: 8; negative: none
 	IdleTime     time.Duration // for which they are kept. 0: 20 seconds
 
-	failures atomic.Int64
+	failures, answers atomic.Int64
 
 	mu     sync.Mutex // guards what follows
 	idle   []*client  // the one used last at the end
@@ -64,6 +64,8 @@ func (s *Store) Deliver(ctx context.Context, sender string, recipients []string,
 	err := s.deliver(ctx, d)
 	if err != nil && !errors.Is(err, errEightBit) { // which the store has said
 		s.failures.Add(1)
+	} else {
+		s.answers.Add(1)
 	}
 	if err != nil && len(d.known) == 0 {
 		return nil, err
@@ -81,6 +83,9 @@ func (s *Store) Deliver(ctx context.Context, sender string, recipients []string,
 // Failures is how many deliveries the store did not answer, or not all of: who finds
 // more of them than before knows that it is away, or hangs.
 func (s *Store) Failures() int64 { return s.failures.Load() }
+
+// Answers is how many it did: who finds more of them knows that it works.
+func (s *Store) Answers() int64 { return s.answers.Load() }
 
 // deliver tries a kept connection, which the store may have closed meanwhile, and
 // then a new one.

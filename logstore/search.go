@@ -8,17 +8,22 @@ import (
 	"strings"
 )
 
-// searchPage is how many entries Search reads at a time. Between two pages it
-// holds nothing open, so that a slow caller does not keep SQLite's log growing.
-const searchPage = 500
+// searchPage is how many entries Search reads at a time, and pageGrowth how many times
+// as many as before until it does: whoever looks for the first, of a message to many
+// recipients, does not pay for the others. Between two pages it holds nothing open, so
+// that a slow caller does not keep SQLite's log growing.
+const (
+	searchPage = 500
+	pageGrowth = 8
+)
 
 // Search calls f for each register entry that matches q; see Store. Entries that
 // are committed during the search may or may not be found.
 func (r *Reader) Search(ctx context.Context, q Query, f func(Entry) error) error {
 	query, args := searchSQL(q)
 	at, seq := int64(math.MinInt64), int64(0)
-	for {
-		page, err := r.page(ctx, query, append(args[:len(args):len(args)], at, seq, searchPage))
+	for size := 1; ; size = min(size*pageGrowth, searchPage) {
+		page, err := r.page(ctx, query, append(args[:len(args):len(args)], at, seq, size))
 		if err != nil {
 			return failure("searching the register", err)
 		}
@@ -27,7 +32,7 @@ func (r *Reader) Search(ctx context.Context, q Query, f func(Entry) error) error
 				return err
 			}
 		}
-		if len(page) < searchPage {
+		if len(page) < size {
 			return nil
 		}
 		last := page[len(page)-1]

@@ -127,13 +127,16 @@ type Options struct {
 	// written; the message is aborted and its verdict is TooLarge. 0: no limit.
 	MaxMessage int64
 	TooLarge   Verdict
-	// LargeHeader is the verdict on a message whose header has more than 1 MiB or
-	// 10,000 fields.
+	// LargeHeader is the verdict on a message whose header has more than 960 KiB or
+	// 9,900 fields.
 	LargeHeader Verdict
 	// Malformed is the verdict on a message with a header field that cannot be
 	// told byte for byte: with a NUL, with a name that is none, or of more than
 	// 50,000 octets, since Postfix may have cut it.
 	Malformed Verdict
+	// MalformedFrom, if set, is asked for that verdict, with what is known of the
+	// envelope. It may be called concurrently.
+	MalformedFrom func(env Envelope) Verdict
 	// ReadTimeout is how long an MTA may take for one packet, the pause before
 	// it included. It should exceed the time that the MTA lets its clients idle.
 	// 0: 10 minutes.

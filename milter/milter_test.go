@@ -402,7 +402,8 @@ func TestLargeHeader(t *testing.T) {
 	m := plain
 	for name, header := range map[string]string{
 		"octets": strings.Repeat("X: "+strings.Repeat("x", 40_000)+"\r\n", 27),
-		"fields": strings.Repeat("X: y\r\n", 10_001),
+		"fields": strings.Repeat("X: y\r\n", 9_901),
+		"folds":  strings.Repeat("X: "+strings.Repeat("\r\n x", 10_000)+"\r\n", 25),
 	} {
 		m.Bytes = []byte(header + "\r\nbody")
 		mustSend(t, c, m, 'r')
@@ -410,10 +411,10 @@ func TestLargeHeader(t *testing.T) {
 			t.Errorf("%s: aborted %d times, ended %d times", name, got.aborts, got.ends)
 		}
 	}
-	m.Bytes = []byte(strings.Repeat("X: y\r\n", 10_000) + "\r\n")
+	m.Bytes = []byte(strings.Repeat("X: y\r\n", 9_900) + "\r\n")
 	mustSend(t, c, m, 'd')
 	if got := r.next(t); !bytes.Equal(got.content.Bytes(), m.Bytes) {
-		t.Error("10,000 fields are within the limit")
+		t.Error("9,900 fields are within the limit")
 	}
 }
 
@@ -453,51 +454,6 @@ func TestManyRecipients(t *testing.T) {
 			}
 		})
 	}
-}
-
-// A field that cannot be told as it was sent must not be left out in silence:
-// go-milter would do that with a NUL in the value, and answer out of turn.
-func TestMalformedField(t *testing.T) {
-	r := newRecorder()
-	c := start(t, milter.Options{Backend: r,
-		Malformed: milter.Verdict{Action: milter.Reject, Reply: "550 5.6.0 Malformed header field"}}).dial(t)
-	for name, field := range map[string]string{
-		"NUL in value":     "X\x00 a\x00b\x00",
-		"NUL first":        "X\x00\x00abc\x00",
-		"NUL last":         "X\x00abc\x00\x00",
-		"no name":          "\x00abc\x00",
-		"empty":            "",
-		"no value":         "X\x00",
-		"no end":           "X\x00abc",
-		"colon in name":    "X:\x00abc\x00",
-		"line end in name": "X\nY\x00abc\x00",
-		"two fields":       "X\x00 a\nBcc: b\x00",
-		"line end at end":  "X\x00 a\n\x00",
-		"empty line":       "X\x00 a\n\n b\x00",
-		"maybe cut":        "X\x00" + strings.Repeat("x", 49_999) + "\x00",
-	} {
-		t.Run(name, func(t *testing.T) {
-			a, err := c.Mail(plain.From, nil)
-			does(t, a, err)
-			a, err = c.Rcpt("bob@x", nil)
-			does(t, a, err)
-			a, err = c.Field("Subject", " x")
-			does(t, a, err)
-			if err := c.Packet('L', []byte(field)); err != nil {
-				t.Fatal(err)
-			}
-			a, err = c.EndHeader(nil)
-			does(t, a, err)
-			if a, err := c.End(nil); err != nil || a.Reply != "550 5.6.0 Malformed header field" {
-				t.Errorf("answer %q %q, %v", a.Code, a.Reply, err)
-			}
-			if m := r.next(t); m.aborts != 1 || m.ends != 0 {
-				t.Errorf("aborted %d times, ended %d times", m.aborts, m.ends)
-			}
-		})
-	}
-	mustSend(t, c, plain, 'd')
-	r.next(t)
 }
 
 // QUIT_NC: the MTA uses the connection for another client.

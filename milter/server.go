@@ -67,7 +67,8 @@ func (s *Server) protocol() gomilter.OptProtocol {
 
 // Shutdown stops accepting, closes connections that have had no message for
 // Options.Linger, and waits until all have ended. When ctx ends first it closes
-// all connections, cancels what the backend does, and returns the error of ctx.
+// all connections, cancels what the backend does, waits for its end
+// (socket.Keeper.Grace), and returns the error of ctx.
 func (s *Server) Shutdown(ctx context.Context) error { return s.keep.Shutdown(ctx) }
 
 // A pairing gives each session of go-milter the connection that it serves:

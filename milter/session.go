@@ -81,7 +81,7 @@ func (s *session) field(data []byte) {
 	s.tx.learn(gomilter.CodeHeader)
 	name, value, whole := parseField(data)
 	if !whole {
-		s.tx.fail(s.s.opts.Malformed, errField)
+		s.tx.malformed()
 		return
 	}
 	s.tx.field(name, value)

@@ -12,8 +12,10 @@ import (
 
 // Limits of one message, beside Options.MaxMessage.
 const (
-	maxHeader     = 1 << 20 // octets of all fields
-	maxFields     = 10_000
+	// What passes here comes back with fields that the MTA adds, and must be read then
+	// still: up to 1 MiB and 10,000 fields are (message.ReadRange).
+	maxHeader     = 1<<20 - 64<<10 // octets of all fields
+	maxFields     = 10_000 - 100
 	maxRecipients = 10_000
 	// maxField is the longest field in octets, its folds counted as one. Postfix
 	// cuts longer ones down before a milter sees them, to 60,000 octets or, where
@@ -153,11 +155,11 @@ func (t *transaction) field(name, value []byte) {
 		return
 	}
 	if len(name)+len(":")+len(value) > maxField {
-		t.fail(t.sess.s.opts.Malformed, errField)
+		t.malformed()
 		return
 	}
 	t.fields++
-	t.heading += len(name) + len(value) + 3
+	t.heading += len(name) + len(value) + 3 + bytes.Count(value, []byte{'\n'}) // a fold is CRLF elsewhere
 	if t.fields > maxFields || t.heading > maxHeader {
 		t.fail(t.sess.s.opts.LargeHeader, errHeader)
 		return
@@ -169,6 +171,19 @@ func (t *transaction) field(name, value []byte) {
 	if len(t.header) > 64<<10 {
 		t.flushHeader()
 	}
+}
+
+// malformed gives the message up for a field that cannot be told as it was sent.
+func (t *transaction) malformed() {
+	if t.failed {
+		return
+	}
+	v := t.sess.s.opts.Malformed
+	if f := t.sess.s.opts.MalformedFrom; f != nil {
+		v = Verdict{}
+		_ = t.guard(func() { v = f(t.envelope()) }) // after a panic, which was logged, it is put off
+	}
+	t.fail(v, errField)
 }
 
 // appendCRLF appends s with each LF as CRLF; a CR before it is not doubled.

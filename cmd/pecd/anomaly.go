@@ -83,7 +83,7 @@ func (a *arrival) wrap(ctx context.Context, c choice, why error) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := a.closing(ctx)
+	ctx, cancel := closing(ctx)
 	defer cancel()
 	if err := clerk.Delivered(ctx, anomaly, results); err != nil {
 		return err

@@ -41,7 +41,8 @@ type arrival struct {
 	arrivalDoor
 	office *office
 	env    lmtp.Envelope
-	direct bool // it comes from the outbox; the MTA gets it if not all goes well
+	direct bool      // it comes from the outbox; the MTA gets it if not all goes well
+	wait   *patience // with the mailbox store, if direct
 	m      *message.Message
 	found  reception.Found
 	bounce reception.Bounce // if the message is a notification about one of ours
@@ -270,10 +271,10 @@ func (a *arrival) envelope(ctx context.Context, c choice, findings []points.Find
 	if err != nil {
 		return err
 	}
-	ctx, cancel := a.closing(ctx)
+	ctx, cancel := closing(ctx)
 	defer cancel()
-	// With a clock in doubt nothing falls due: the store is asked again.
-	if !a.time.doubted() {
+	// While nobody vouches for the clock nothing falls due: the store is asked again.
+	if !a.time.unsure() {
 		if err := clerk.GiveUp(ctx, a.found, results); err != nil {
 			return err
 		}
@@ -372,7 +373,7 @@ func (a *arrival) receipt(ctx context.Context, fates []reception.Fate) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := a.closing(ctx)
+	ctx, cancel := closing(ctx)
 	defer cancel()
 	var delivered []pec.Address
 	for _, r := range results {
@@ -432,7 +433,14 @@ func (a *arrival) deliver(ctx context.Context, to []pec.Address, done []bool, c 
 	for len(rcpts) > 0 && asked.Err() == nil {
 		n := min(len(rcpts), storePortion)
 		answers, err := a.mailbox.Deliver(asked, a.env.Sender, rcpts[:n], c.Size(), a.scan.Facts().EightBit,
-			func(w io.Writer) error { _, err := c.WriteTo(w); return err })
+			func(w io.Writer) error {
+				_, err := c.WriteTo(w)
+				if err == nil {
+					a.wait.owes()
+				}
+				return err
+			})
+		a.wait.owesNot()
 		if err != nil {
 			a.log.Error("mailbox store", "err", err)
 			break
@@ -453,14 +461,19 @@ const (
 	storePortion = 50
 )
 
-// closingTime bounds what is left to do when the mailbox store has answered.
-const closingTime = 20 * time.Second
+// closingTime is what is left at least for what follows when the mailbox store has
+// answered: hundreds of receipts may have to be signed, by a slow key.
+const closingTime = time.Minute
 
 // closing is the context of what follows the mailbox store's answers. Also where time
 // is over, or pecd is stopping, they must be certified: else the store gets the
 // message again, and again nobody hears of it.
-func (a *arrival) closing(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), closingTime)
+func closing(ctx context.Context) (context.Context, context.CancelFunc) {
+	until := time.Now().Add(closingTime)
+	if end, ok := ctx.Deadline(); ok && end.After(until) {
+		until = end
+	}
+	return context.WithDeadline(context.WithoutCancel(ctx), until)
 }
 
 // answered notes what the mailbox store said of one recipient.

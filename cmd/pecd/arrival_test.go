@@ -125,37 +125,54 @@ func TestStopAfterDelivery(t *testing.T) {
 	}
 }
 
-// TestDoubtedClockGivesUpNothing: a clock that has jumped a day ahead makes nothing
-// overdue that the mailbox store has put off.
+// TestClosing: what follows on the mailbox store's answers has the time that there is,
+// and enough where there is none.
+func TestClosing(t *testing.T) {
+	for _, left := range []time.Duration{-time.Hour, 2 * closingTime} {
+		before := time.Now()
+		ctx, end := context.WithDeadline(t.Context(), before.Add(left))
+		got, cancel := closing(ctx)
+		end()
+		until, ok := got.Deadline()
+		if have := until.Sub(before); !ok || got.Err() != nil || have < closingTime || left > 0 && have < left {
+			t.Errorf("with %v left there are %v; %v", left, have, got.Err())
+		}
+		cancel()
+	}
+}
+
+// TestDoubtedClockGivesUpNothing: a clock that has jumped a day ahead, or for which
+// nobody has vouched since the start, makes nothing overdue that the mailbox store has
+// put off.
 func TestDoubtedClockGivesUpNothing(t *testing.T) {
-	for _, doubt := range []bool{true, false} {
-		t.Run(fmt.Sprint(doubt), func(t *testing.T) {
+	good, off := clockwatch.Kernel{Synchronised: true}, clockwatch.Kernel{Synchronised: true, Error: 2 * clockwatch.Limit}
+	for name, tt := range map[string]struct {
+		kernel clockwatch.Kernel
+		waits  bool
+	}{"right": {good, false}, "off": {off, true}, "nobody knows": {clockwatch.Kernel{}, true}} {
+		t.Run(name, func(t *testing.T) {
 			w := newBeta(t)
 			w.doors.mailbox.Close()
 			w.doors.mailbox = &lmtp.Store{MaxIdle: -1, Dial: dialUnix(w.mailboxAddr + ".away")}
-			if doubt {
-				w.doors.time = clockGuard{watch: doubtfulWatch(t)}
-			}
+			w.doors.time = clockGuard{watch: watchBy(t, tt.kernel)}
 			raw, to := w.envelopeTo(1)
 			w.bring(t.Context(), raw, to...)
 			w.ahead = act.PatienceOfStore + time.Hour
-			if s := w.bring(t.Context(), raw, to...)[0]; s.Deferred() != doubt {
+			if s := w.bring(t.Context(), raw, to...)[0]; s.Deferred() != tt.waits {
 				t.Errorf("the MTA hears %v", s)
 			}
-			if n := w.entries(logstore.EntryType(pec.KindNonDelivery)); (n == 0) != doubt {
+			if n := w.entries(logstore.EntryType(pec.KindNonDelivery)); (n == 0) != tt.waits {
 				t.Errorf("%d non-delivery notices", n)
 			}
 		})
 	}
 }
 
-// doubtfulWatch is a watch over a clock that is off by more than it may be.
-func doubtfulWatch(t *testing.T) *clockwatch.Watch {
+// watchBy is a watch that has begun just now, over a clock of which the kernel says k.
+func watchBy(t *testing.T, k clockwatch.Kernel) *clockwatch.Watch {
 	t.Helper()
-	w := clockwatch.New(clockwatch.Options{Now: func() time.Time { return pointstest.At }, Elapsed: func() time.Duration { return time.Hour },
-		Kernel: func() (clockwatch.Kernel, error) {
-			return clockwatch.Kernel{Synchronised: true, Error: 2 * clockwatch.Limit}, nil
-		}})
+	w := clockwatch.New(clockwatch.Options{Hold: clockwatch.Patience, Now: func() time.Time { return pointstest.At },
+		Elapsed: func() time.Duration { return time.Hour }, Kernel: func() (clockwatch.Kernel, error) { return k, nil }})
 	w.Look(t.Context())
 	return w
 }

@@ -18,9 +18,9 @@ var errClock = errors.New("the clock is off by more than a second, or has jumped
 // errUnsure says that nothing may be removed by this clock.
 var errUnsure = errors.New("nobody vouches for the clock yet, or it is off or has jumped: what is removed does not come back; try again when chronyc tracking or timedatectl timesync-status says that it is right, or in an hour")
 
-// A clockGuard is what the daemon makes of its clock: no notice falls due, and
-// nothing is removed because its term is over, while it is in doubt or nobody has
-// vouched for it yet; and where the configuration says so, nothing is certified
+// A clockGuard is what the daemon makes of its clock: no notice falls due, no
+// delivery is given up, and nothing is removed because its term is over, while it is
+// in doubt or nobody has vouched for it yet; and where the configuration says so, nothing is certified
 // while it is in doubt.
 type clockGuard struct {
 	watch  *clockwatch.Watch

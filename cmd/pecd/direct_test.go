@@ -97,11 +97,8 @@ func TestDirectHangs(t *testing.T) {
 	w, log := directWorld(t)
 	m := w.outbox(pec.KindTransport)[0]
 	good, asked := w.doors.mailbox.Dial, 0
-	hangs := func(ctx context.Context) (net.Conn, error) {
+	hangs := func(context.Context) (net.Conn, error) {
 		asked++
-		if end, ok := ctx.Deadline(); !ok || time.Until(end) > directPatience {
-			t.Errorf("the attempt has until %v", end)
-		}
 		ours, theirs := net.Pipe()
 		t.Cleanup(func() { theirs.Close() })
 		return ours, nil
@@ -119,14 +116,70 @@ func TestDirectHangs(t *testing.T) {
 	w.ahead += directPause
 	want("the trial", 0, 2)
 	want("after the trial", 0, 2)
+	w.ahead += directPause
+	w.doors.atStep = func(string) { panic("on purpose") }
+	want("a trial that does not come to the store", 0, 2)
+	w.doors.atStep = func(string) {}
+	want("the trial after it", 0, 3)
+	want("after that trial", 0, 3)
 	if n := log.count("the mailbox store does not answer"); n != 1 {
 		t.Errorf("said %d times", n)
 	}
 	w.ahead += directPause
 	w.doors.mailbox.Dial, w.doors.mailbox.CommandTimeout = good, 0
-	want("when it works", 1, 2)
+	want("when it works", 1, 3)
 	if n := w.count(&w.mailbox); n != 1 {
 		t.Errorf("%d in the mailbox", n)
+	}
+}
+
+// TestDirectPatience: when its time is over an attempt ends, but not while the mailbox
+// store has all of the message: what it answers then counts, and meanwhile no other
+// message goes straight.
+func TestDirectPatience(t *testing.T) {
+	w, log := directWorld(t)
+	m := w.outbox(pec.KindTransport)[0]
+	way := newDirectWay(w.doors)
+	over := func() {}
+	way.after = func(d time.Duration, f func()) func() bool {
+		if d != directPatience {
+			t.Errorf("the time is over after %v", d)
+		}
+		over = f
+		return func() bool { return true }
+	}
+	good := w.doors.mailbox.Dial
+	w.doors.mailbox.Dial = func(ctx context.Context) (net.Conn, error) {
+		over()
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	if got := way.take(t.Context(), m); len(got) > 0 || w.count(&w.mailbox) > 0 {
+		t.Errorf("before the store has it: taken for %v, %d in the mailbox", got, w.count(&w.mailbox))
+	}
+	if n := log.count("the mailbox store does not answer"); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+	w.ahead += directPause
+	var attempt context.Context
+	w.doors.mailbox.Dial = func(ctx context.Context) (net.Conn, error) {
+		attempt = ctx
+		return good(ctx)
+	}
+	w.slow = func() {
+		over()
+		if err := attempt.Err(); err != nil {
+			t.Errorf("the attempt is cut off: %v", err)
+		}
+		if _, ok := way.barrier.enter(w.now()); ok {
+			t.Error("another one passes while the store is slow")
+		}
+	}
+	if got := way.take(t.Context(), m); len(got) != 1 || w.count(&w.mailbox) != 1 {
+		t.Errorf("when the store has it: taken for %v, %d in the mailbox", got, w.count(&w.mailbox))
+	}
+	if _, ok := way.barrier.enter(w.now()); ok {
+		t.Error("another one passes after the store was slow")
 	}
 }
 
@@ -143,7 +196,7 @@ func TestBarrier(t *testing.T) {
 	}
 	leave := func(trial, failed, fell bool) {
 		t.Helper()
-		if b.leave(now, trial, failed) != fell {
+		if b.leave(now, trial, failed, !failed) != fell {
 			t.Fatalf("it went down: %v", !fell)
 		}
 	}
@@ -162,6 +215,16 @@ func TestBarrier(t *testing.T) {
 	enter(false, false)
 	now = now.Add(directPause)
 	enter(true, true)
+	b.leave(now, true, false, false) // nobody knows
+	enter(true, true)
+	enter(false, false)
 	leave(true, false, false)
 	enter(false, true)
+	enter(false, true)
+	if !b.fall(now) || b.fall(now) {
+		t.Error("it falls once")
+	}
+	leave(false, true, false)
+	leave(false, false, false)
+	enter(false, false)
 }

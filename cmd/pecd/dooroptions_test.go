@@ -5,16 +5,15 @@ import (
 	"context"
 	"net"
 	"path/filepath"
+	"sort"
 	"strings"
 	"testing"
 	"time"
 
 	"pecd/cmd/pecd/config"
-	"pecd/logstore"
 	"pecd/milter"
 	"pecd/milter/miltertest"
 	"pecd/milter/socket"
-	"pecd/pec"
 	"pecd/points/pointstest"
 )
 
@@ -65,8 +64,9 @@ func longTo(t *testing.T, raw []byte) []byte {
 }
 
 // TestGateLongField: what the MTA cannot show at port 25 to the octet is not put off
-// there until the sender's queue gives up. It passes, and by LMTP an envelope is
-// delivered, and ordinary mail refused by who wants none.
+// there until the sender's queue gives up. From who may send certified mail it passes,
+// and by LMTP an envelope is delivered. Ordinary mail is refused at once: nobody has
+// looked at it, and refused by LMTP it would bounce to a sender who may be forged.
 func TestGateLongField(t *testing.T) {
 	world := pointstest.New(t)
 	base := newCrashWorld(t, world, world.Beta)
@@ -83,17 +83,34 @@ func TestGateLongField(t *testing.T) {
 		t.Errorf("the envelope by LMTP: %s, %d in the mailbox", heard, w.count(&w.mailbox))
 	}
 
-	tx := logstore.Tx{At: w.now(), Acts: []logstore.Act{{Entry: logstore.Entry{Type: logstore.EntryPolicy, Recipients: []pec.Recipient{},
-		SendingProvider: "Beta"}, Policy: &logstore.Policy{Subject: bob, Ordinary: policyRefuse}}}}
-	if _, err := w.store.Commit(t.Context(), tx); err != nil {
-		t.Fatal(err)
+	m.From = "" // of a notice, or a notification about a message of ours
+	if a := showTo(t, gate, m); a.Code != 'c' {
+		t.Errorf("from nobody at the gate: %q %q", a.Code, a.Reply)
 	}
 	m = miltertest.Mail{From: "carl@gamma.example", To: []string{bob}, Bytes: longTo(t, []byte("From: carl@gamma.example\r\nTo: bob\r\nSubject: x\r\n\r\ny\r\n"))}
-	if a := showTo(t, gate, m); a.Code != 'c' {
+	if a := showTo(t, gate, m); a.Code != 'y' || a.Reply != malformed.Reply {
 		t.Errorf("ordinary mail at the gate: %q %q", a.Code, a.Reply)
 	}
-	if heard := w.arrive(m.Bytes, m.From, bob); heard != "550" {
-		t.Errorf("ordinary mail by LMTP: %s", heard)
+}
+
+// TestGateHeaderGrows: a header that passes at port 25 is read by LMTP still, with what
+// the MTA has added.
+func TestGateHeaderGrows(t *testing.T) {
+	world := pointstest.New(t)
+	base := newCrashWorld(t, world, world.Beta)
+	base.close()
+	w := base.again(t)
+	const added = "Received: from mail.gamma.example (mail.gamma.example [192.0.2.1])\r\n\tby mx.beta.example (Postfix) with ESMTPS id 4QUEUE1\r\n" +
+		"\tfor <bob@beta.example>; Sun, 22 Nov 2026 10:45:37 +0100 (CET)\r\n"
+	for name, piece := range map[string]string{"fields": "X: y\r\n", "octets": "X: " + strings.Repeat("y", 900) + "\r\n", "folds": "X: y" + strings.Repeat("\r\n z", 900) + "\r\n"} {
+		passes := func(n int) bool {
+			m := miltertest.Mail{From: "carl@gamma.example", To: []string{bob}, Bytes: []byte(strings.Repeat(piece, n) + "\r\ny\r\n")}
+			return showTo(t, gateOptions(w.doors, func(string) {}), m).Code == 'c'
+		}
+		n := sort.Search(1<<20/len(piece)+1, func(n int) bool { return !passes(n) }) - 1
+		if heard := w.arrive([]byte(added+strings.Repeat(piece, n)+"\r\ny\r\n"), "carl@gamma.example", bob); heard != "250" {
+			t.Errorf("%d %s pass, and are answered %s by LMTP", n, name, heard)
+		}
 	}
 }
 

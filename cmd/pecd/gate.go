@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"slices"
 
 	"pecd/milter"
@@ -57,6 +56,21 @@ func (d gateDoor) tls(o *office, env milter.Envelope) (milter.Verdict, bool) {
 	d.metrics.doors.WithLabelValues(doorGate, eventWithoutTLS).Inc()
 	d.log.Warn("a provider's message comes without TLS", "provider", p.Name, "client", env.ClientAddr)
 	return needTLS, mode != "require"
+}
+
+// malformed is the verdict on what the MTA cannot show here to the octet. What could be
+// certified mail or a notification about a message of ours passes: it comes whole by
+// LMTP, where the reception point decides. The To field of an envelope may be such a
+// one, and its provider cannot send it otherwise. Ordinary mail would pass unseen, and
+// be refused when its sender, who may be forged, can only hear of it by a bounce.
+func (d gateDoor) malformed(env milter.Envelope) milter.Verdict {
+	if env.Sender == "" {
+		return milter.Verdict{Action: milter.Continue}
+	}
+	if _, ok := d.office.Load().directory.ProviderOf(pec.Address(env.Sender).Domain()); ok {
+		return milter.Verdict{Action: milter.Continue}
+	}
+	return malformed
 }
 
 // Begin spools the message; it is looked at if its recipients refuse ordinary
@@ -119,11 +133,8 @@ func (v *visitor) decide(ctx context.Context, env milter.Envelope) ([]reception.
 	if !unwrappable && !checked && !rcpts[0].RefusesOrdinary { // they all do or none does, see Recipient
 		return nil, nil, nil
 	}
-	m, err := message.Read(v.body)
-	switch {
-	case errors.Is(err, message.ErrLimit), errors.Is(err, message.ErrMalformed):
-		return nil, nil, nil // it passes, and is refused when it arrives
-	case err != nil:
+	m, err := message.Read(v.body) // it is within the limits, since the milter's are lower
+	if err != nil {
 		return nil, nil, err
 	}
 	rep, verr := v.office.trust.verifier.VerifyContext(ctx, m, v.now())

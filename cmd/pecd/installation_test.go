@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"slices"
 	"testing"
 
@@ -44,5 +45,23 @@ func TestNeedsRestart(t *testing.T) {
 	now.Provider.Name, now.Access.MaxTotal, now.Gate.TLS, now.Delivery.Direct, now.Log.Level = "x", 1, "require", &on, "debug"
 	if got := needsRestart(&config.Config{}, now); len(got) > 0 {
 		t.Errorf("a reload applies it: %q", got)
+	}
+}
+
+// TestWarnOfRestart: a key that only a restart applies is named at each reload until
+// it is back as it was at the start.
+func TestWarnOfRestart(t *testing.T) {
+	log := &lines{}
+	d := &daemon{started: &config.Config{}, log: slog.New(slog.NewTextHandler(log, nil))}
+	changed := &config.Config{}
+	changed.Courier.MTA = "x"
+	d.office.Store(&office{installation: &installation{config: changed}}) // of an earlier reload
+	d.warnOfRestart(changed)
+	if n := log.count("keys=courier"); n != 1 {
+		t.Errorf("still changed: said %d times", n)
+	}
+	d.warnOfRestart(&config.Config{})
+	if n := log.count("only a restart"); n != 1 {
+		t.Errorf("as it was: said %d times", n)
 	}
 }

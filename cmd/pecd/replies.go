@@ -30,7 +30,7 @@ var malformed = milter.Verdict{Action: milter.Reject, Reply: "550 5.6.0 L'intest
 
 // largeHeader refuses a message whose header is larger than any that is read here
 // (milter.Options.LargeHeader): who took it could never deal with it.
-var largeHeader = milter.Verdict{Action: milter.Reject, Reply: "552 5.3.4 L'intestazione supera 1 MiB o 10000 campi / The header exceeds 1 MiB or 10000 fields"}
+var largeHeader = milter.Verdict{Action: milter.Reject, Reply: "552 5.3.4 L'intestazione supera 960 KiB o 9900 campi / The header exceeds 960 KiB or 9900 fields"}
 
 // enhanced are the status codes of the causes of refusal.
 var enhanced = map[points.Cause]string{

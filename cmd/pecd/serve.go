@@ -33,8 +33,9 @@ import (
 	"pecd/signer/libcrypto"
 )
 
-// drainTime is how long messages under way may take after SIGTERM; systemd
-// kills after TimeoutStopSec, which must be longer.
+// drainTime is how long messages under way may take after SIGTERM. Then they are cut
+// off, and what they must still make durable has socket.Keeper.Grace. systemd kills
+// after TimeoutStopSec, which must be longer than both and the courier's time.
 const drainTime = 15 * time.Second
 
 // serveCmd is pecd serve.
@@ -74,7 +75,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	d := &daemon{hangup: hangup, secret: secret, file: c.Config, log: log, level: level, store: store, metrics: newMetrics(store)}
+	d := &daemon{hangup: hangup, secret: secret, file: c.Config, started: in.config, log: log, level: level, store: store, metrics: newMetrics(store)}
 	d.time = newClockGuard(in.config.Time, log)
 	d.health = d.newHealth()
 	d.metrics.registry.MustRegister(d.collectors()...)
@@ -185,6 +186,7 @@ func (d *daemon) retire() {
 // A daemon is what runs between start and end.
 type daemon struct {
 	file     string
+	started  *config.Config   // with which the daemon was started
 	hangup   <-chan os.Signal // SIGHUP
 	secret   []byte           // the store's
 	log      *slog.Logger
@@ -425,12 +427,18 @@ func (d *daemon) reload(ctx context.Context) {
 		d.log.Error("reload failed, the old configuration stays in force", "err", err)
 		return
 	}
-	if keys := needsRestart(d.office.Load().config, in.config); len(keys) > 0 {
-		d.log.Warn("the configuration has changes that only a restart applies", "keys", strings.Join(keys, ","))
-	}
+	d.warnOfRestart(in.config)
 	setLevel(d.level, in.config.Log.Level)
 	d.enforce(ctx, in)
 	d.log.Info("reloaded", "directory_providers", len(in.directory.Providers()))
+}
+
+// warnOfRestart names what of now is not in force until a restart: it differs from what
+// the daemon was started with, whatever reloads have read since.
+func (d *daemon) warnOfRestart(now *config.Config) {
+	if keys := needsRestart(d.started, now); len(keys) > 0 {
+		d.log.Warn("the configuration has changes that only a restart applies", "keys", strings.Join(keys, ","))
+	}
 }
 
 func (d *daemon) doorEvent(door string) func(string) {

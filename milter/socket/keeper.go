@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"time"
 )
 
 // ErrServerClosed is returned by Keeper.Serve after Shutdown.
@@ -22,6 +23,10 @@ type Kept interface {
 // A Keeper has the listeners and the connections of a server, and brings them to an
 // end. All methods may be called concurrently.
 type Keeper struct {
+	// Grace is how long Shutdown still waits for what it has cut off: a handler may be
+	// about to make durable what has happened. NewKeeper sets 20 seconds.
+	Grace time.Duration
+
 	max int
 
 	ctx    context.Context // ends when a shutdown can wait no longer
@@ -37,7 +42,7 @@ type Keeper struct {
 
 // NewKeeper returns one that keeps up to max connections at once.
 func NewKeeper(max int) *Keeper {
-	k := &Keeper{max: max, listeners: map[net.Listener]struct{}{}, conns: map[Kept]struct{}{}}
+	k := &Keeper{Grace: 20 * time.Second, max: max, listeners: map[net.Listener]struct{}{}, conns: map[Kept]struct{}{}}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
 	return k
 }
@@ -99,8 +104,8 @@ func (k *Keeper) Remove(c Kept) {
 }
 
 // Shutdown stops accepting, drains all connections, and waits until they have ended.
-// When ctx ends first it kills them, ends the Keeper's own context, and returns the
-// error of ctx.
+// When ctx ends first it kills them, ends the Keeper's own context, waits for their
+// handlers no longer than Grace, and returns the error of ctx.
 func (k *Keeper) Shutdown(ctx context.Context) error {
 	err := k.drain()
 	done := make(chan struct{})
@@ -117,8 +122,14 @@ func (k *Keeper) Shutdown(ctx context.Context) error {
 		// First, so that nobody is answered by what is only cancelled.
 		k.kill()
 		k.cancel()
-		return ctx.Err()
 	}
+	grace := time.NewTimer(k.Grace)
+	defer grace.Stop()
+	select {
+	case <-done:
+	case <-grace.C:
+	}
+	return ctx.Err()
 }
 
 func (k *Keeper) kill() {

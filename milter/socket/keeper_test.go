@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"testing"
+	"time"
 
 	"pecd/milter/socket"
 )
@@ -64,17 +65,47 @@ func TestKeeper(t *testing.T) {
 		t.Error("it could wait longer")
 	}
 	cancel()
+	<-first.killed
+	<-k.Context().Done()
+	if k.Add(newKept()) {
+		t.Error("one was taken after the end")
+	}
+	k.Remove(first)
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("the shutdown ended with %v", err)
 	}
-	<-first.killed
-	if k.Context().Err() == nil {
-		t.Error("what is done goes on")
-	}
-	if k.Remove(first); k.Add(newKept()) {
-		t.Error("one was taken after the end")
-	}
 	if err := k.Shutdown(t.Context()); err != nil {
 		t.Errorf("a second shutdown: %v", err)
+	}
+}
+
+// TestKeeperGrace: a shutdown that has cut a connection off waits for its handler, but
+// not for one that never ends.
+func TestKeeperGrace(t *testing.T) {
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	k := socket.NewKeeper(1)
+	k.Grace = time.Minute
+	c, finished := newKept(), false
+	if !k.Add(c) {
+		t.Fatal("not taken")
+	}
+	go func() {
+		<-c.killed
+		<-k.Context().Done()
+		finished = true
+		k.Remove(c)
+	}()
+	if err := k.Shutdown(over); !errors.Is(err, context.Canceled) || !finished {
+		t.Errorf("%v; its handler has finished: %v", err, finished)
+	}
+
+	k = socket.NewKeeper(1)
+	k.Grace = time.Millisecond
+	if !k.Add(newKept()) {
+		t.Fatal("not taken")
+	}
+	if err := k.Shutdown(over); !errors.Is(err, context.Canceled) {
+		t.Errorf("one that never ends: %v", err)
 	}
 }

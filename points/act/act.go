@@ -217,10 +217,17 @@ func (c *Clerk) Deliver(ctx context.Context, f reception.Found, envelope message
 	if len(tx.Acts) == 0 {
 		return nil
 	}
+	// However long it took to sign all this: thrown away, the mailbox store would get
+	// the message again.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTime)
+	defer cancel()
 	// An act that is left out was certified before: nothing is owed.
 	_, err = c.Store.Commit(ctx, tx)
 	return err
 }
+
+// commitTime bounds the commit of what was signed about a delivery.
+const commitTime = time.Minute
 
 // originalFacts returns what must be known of the original to put it into a receipt.
 // It is read once for all receipts, and only where one will carry it.

@@ -171,6 +171,45 @@ func (d *desk) arrive(t *testing.T, raw []byte) reception.Found {
 	return f
 }
 
+// An endsAt reader calls end when it is read.
+type endsAt struct{ end func() }
+
+func (r endsAt) Read(p []byte) (int, error) {
+	r.end()
+	return rand.Read(p)
+}
+
+// A promptStore commits nothing for whom time is over; the real one may.
+type promptStore struct{ logstore.Store }
+
+func (s promptStore) Commit(ctx context.Context, tx logstore.Tx) ([]bool, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return s.Store.Commit(ctx, tx)
+}
+
+// TestSignedIsCommitted: time that is over while a receipt is signed does not throw it
+// away. The mailbox store has the message, and would get it again.
+func TestSignedIsCommitted(t *testing.T) {
+	w := pointstest.New(t)
+	alfa, beta := newDesk(t, w, w.Alfa), newDesk(t, w, w.Beta)
+	_, out := alfa.accept(t)
+	f := beta.arrive(t, octets(t, out[0].Content))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	beta.Rand, beta.Store = endsAt{cancel}, promptStore{beta.store}
+	if err := beta.deliver(ctx, f, []delivery.Result{{Recipient: "bob@beta.example", Answer: delivery.Delivered}}); err != nil {
+		t.Error(err)
+	}
+	if ctx.Err() == nil {
+		t.Fatal("the receipt was made without a boundary")
+	}
+	if n := len(beta.outgoing(t)); n != 1 {
+		t.Errorf("%d receipts", n)
+	}
+}
+
 func TestAccept(t *testing.T) {
 	w := pointstest.New(t)
 	d := newDesk(t, w, w.Alfa)

@@ -186,9 +186,10 @@ func (c *Clerk) Expire(ctx context.Context) error {
 		after time.Duration
 		last  bool
 	}{{firstTimeout, false}, {lastTimeout, true}} {
+		passed := map[ledgerRow]bool{}
 		for more := true; more; {
 			var err error
-			if more, err = c.expire(ctx, t.after, t.last); err != nil {
+			if more, err = c.expire(ctx, t.after, t.last, passed); err != nil {
 				wrong = append(wrong, err)
 			}
 		}
@@ -196,31 +197,49 @@ func (c *Clerk) Expire(ctx context.Context) error {
 	return errors.Join(wrong...)
 }
 
+// A ledgerRow names a row of the ledger.
+type ledgerRow struct {
+	id   pec.Identifier
+	rcpt pec.Address
+}
+
 // expire issues one batch of notices and reports whether more may be due. A row for
-// which none can be made holds up no other.
-func (c *Clerk) expire(ctx context.Context, after time.Duration, last bool) (more bool, err error) {
-	at := c.instant()
-	rows, err := c.Store.Overdue(ctx, at.Add(-after), last, batch)
+// which none can be made holds up no other: it goes into passed, the rows that are
+// looked past, since they stay the oldest.
+func (c *Clerk) expire(ctx context.Context, after time.Duration, last bool, passed map[ledgerRow]bool) (more bool, err error) {
+	at, limit := c.instant(), batch+len(passed)
+	rows, err := c.Store.Overdue(ctx, at.Add(-after), last, limit)
 	if err != nil {
 		return false, err
 	}
 	tx := logstore.Tx{At: at}
 	var wrong error // the first
 	for _, row := range rows {
+		name := ledgerRow{row.Identifier, row.Recipient}
+		if passed[name] {
+			continue
+		}
 		a, err := c.timeout(ctx, row, at, after, last)
 		if err != nil {
 			wrong = cmp.Or(wrong, err)
+			passed[name] = true
 			continue
 		}
 		tx.Acts = append(tx.Acts, a)
 	}
 	if len(tx.Acts) == 0 {
-		return false, wrong
+		return len(rows) == limit, wrong
 	}
-	if _, err := c.Store.Commit(ctx, tx); err != nil {
+	done, err := c.Store.Commit(ctx, tx)
+	if err != nil {
 		return false, err
 	}
-	return len(rows) == batch, wrong
+	for i, d := range done {
+		if n := tx.Acts[i].Notice; !d {
+			passed[ledgerRow{n.Identifier, n.Recipient}] = true
+		}
+	}
+	return len(rows) == limit, wrong
 }
 
 // timeout is the act of issuing the notice about row.

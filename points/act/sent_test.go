@@ -162,6 +162,30 @@ func TestExpireGoesOn(t *testing.T) {
 	}
 }
 
+// TestExpirePastABatch: nor do as many as are looked at together.
+func TestExpirePastABatch(t *testing.T) {
+	ctx := context.Background()
+	w := pointstest.New(t)
+	d := newDesk(t, w, w.Alfa)
+	var many []pec.Address
+	for i := range 250 {
+		many = append(many, pec.Address(fmt.Sprintf("u%d@beta.example", i)))
+	}
+	_, err := d.store.Commit(ctx, logstore.Tx{At: pointstest.At.Add(-time.Hour), Acts: []logstore.Act{{
+		Entry: logstore.Entry{Type: "other", Identifier: "x@alfa.example"}, Await: many}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.accept(t, "bob@beta.example")
+	d.later(25 * time.Hour)
+	if err := d.Expire(ctx); err == nil {
+		t.Error("the rows that are wrong are not told")
+	}
+	if n := d.kinds(t)[pec.KindTimeout]; n != 2 {
+		t.Errorf("%d notices about the other, want 2", n)
+	}
+}
+
 // brokenSource cannot be read.
 type brokenSource struct{}
 
