@@ -62,7 +62,7 @@ func TestFirstHour(t *testing.T) {
 	}{
 		{append(quick, "--dry-run"), 0, "would write " + file},
 		{[]string{"config", "check", "--config", file}, exitConfig, "create this one"},
-		{quick, 0, "ReadWritePaths=" + filepath.Join(dir, "store")},
+		{quick, 0, "install -d -o pecd -g pecd -m 0700 " + filepath.Join(dir, "store") + "    # before the next line: the unit does not start if it is not there\n  systemctl edit pecd            # write: [Service], and below it ReadWritePaths=" + filepath.Join(dir, "store")},
 		{quick, exitNo, "exists already"},
 		{[]string{"quickstart", "no domain"}, exitUsage, "is not a domain"},
 		{[]string{"config", "check", "--config", file}, 0, "good"},
