@@ -171,7 +171,7 @@ func (c *configCheckCmd) Run(ctx context.Context, std streams) (err error) {
 	if err := checkPlugins(ctx, in.config); err != nil {
 		return err
 	}
-	if err := warnOfGroups(in.config, std.err); err != nil {
+	if err := errors.Join(warnOfGroups(in.config, std.err), warnOfTimeouts(in.config, std.err)); err != nil {
 		return err
 	}
 	now := time.Now()

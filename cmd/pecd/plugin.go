@@ -85,6 +85,19 @@ func specs(cfg *config.Config) (list []host.Spec) {
 	return list
 }
 
+// warnOfTimeouts tells of plugins that may take longer than the milter waits.
+func warnOfTimeouts(c *config.Config, to io.Writer) error {
+	for _, p := range c.Plugins {
+		if p.Wait() < config.MilterWait {
+			continue
+		}
+		if _, err := fmt.Fprintf(to, "warning: plugin %s: timeout: %s is as long as the milter waits, or longer\n  why: only what comes in by LMTP may take so long; at submission and at the gate the client hears 451 first, and the plugin is not found to be late\n  fix: write less than 2m, unless it is asked at LMTP alone\n", p.Name, p.Timeout); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // checkPlugins starts each plugin for a moment and asks it what it thinks of its
 // settings. Errors name where its table stands.
 func checkPlugins(ctx context.Context, cfg *config.Config) (err error) {

@@ -94,6 +94,7 @@ func (c *quickstartCmd) Run(ctx context.Context, std streams) error {
 		groups, mta, name = "", "sendmail", "Sendmail"
 	}
 	if under, err := filepath.Rel(unitStore, q.Store); err != nil || under == ".." || strings.HasPrefix(under, "../") {
+		groups += "  install -d -o pecd -g pecd -m 0700 " + q.Store + "    # before the next line: the unit does not start if it is not there\n"
 		groups += "  systemctl edit pecd            # write: [Service], and below it ReadWritePaths=" + q.Store + "; elsewhere than below " + unitStore + " the unit may not write\n"
 	}
 	_, err = fmt.Fprintf(std.out, `next:

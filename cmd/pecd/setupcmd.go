@@ -126,7 +126,11 @@ func undone(out io.Writer, dir, backup string, left []string, err error, next st
 		return err
 	}
 	if len(left) > 0 {
-		fmt.Fprintf(out, "changed by somebody since, or needed by that, and left alone: %s\n  what of it still calls pecd takes no mail without it: take pecd out there by hand before you remove pecd\n", strings.Join(left, ", "))
+		fmt.Fprintf(out, "changed by somebody since, or needed by that, and left alone: %s\n  what still calls pecd goes on to be certified: take pecd out there by hand before you remove pecd\n", strings.Join(left, ", "))
+	}
+	if !strings.HasSuffix(backup, setup.UndoneSuffix) {
+		fmt.Fprintf(out, "taken back as far as that does not need it; once nothing calls pecd, run --undo again for the rest\n  next: %s\n", next)
+		return errNo
 	}
 	fmt.Fprintf(out, "taken back; a copy of the old files stays in %s\n  next: %s\n", backup, next)
 	n, err := setup.Applications(dir)

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"pecd/cmd/pecd/setup"
 	"pecd/logstore"
 	"pecd/logstore/storetest"
 )
@@ -62,7 +64,7 @@ func TestFirstHour(t *testing.T) {
 	}{
 		{append(quick, "--dry-run"), 0, "would write " + file},
 		{[]string{"config", "check", "--config", file}, exitConfig, "create this one"},
-		{quick, 0, "ReadWritePaths=" + filepath.Join(dir, "store")},
+		{quick, 0, "install -d -o pecd -g pecd -m 0700 " + filepath.Join(dir, "store") + "    # before the next line: the unit does not start if it is not there\n  systemctl edit pecd            # write: [Service], and below it ReadWritePaths=" + filepath.Join(dir, "store")},
 		{quick, exitNo, "exists already"},
 		{[]string{"quickstart", "no domain"}, exitUsage, "is not a domain"},
 		{[]string{"config", "check", "--config", file}, 0, "good"},
@@ -225,16 +227,36 @@ func TestUndoTells(t *testing.T) {
 	if err := store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("postconf", "-c", postfix, "-P", "submission/inet/smtpd_tls_auth_only=yes").CombinedOutput(); err != nil {
-		t.Fatal(string(out))
-	}
-	code, out, errs := command(t, append(setup, "--undo")...)
-	for _, words := range []string{"1 earlier applications are left; run --undo again", "left alone: submission/inet, subcleanup/unix", "take pecd out there by hand", "note: 1 signed messages wait to go out"} {
-		if !strings.Contains(out+errs, words) {
-			t.Errorf("no %q in\n%s%s", words, out, errs)
+	for _, step := range []struct {
+		change string // by somebody, before the undo
+		words  []string
+	}{
+		{"submission/inet/smtpd_tls_auth_only=yes", []string{"submission/inet, 127.0.0.1:10033/inet", "take pecd out there by hand", "run --undo again for the rest", "note: 1 signed messages wait to go out"}},
+		{"submission/inet/smtpd_milters=", []string{"1 earlier applications are left; run --undo again", "left alone: submission/inet, subcleanup/unix"}},
+	} {
+		if out, err := exec.Command("postconf", "-c", postfix, "-P", step.change).CombinedOutput(); err != nil {
+			t.Fatal(string(out))
+		}
+		code, out, errs := command(t, append(setup, "--undo")...)
+		for _, words := range step.words {
+			if !strings.Contains(out+errs, words) {
+				t.Errorf("%s: no %q in\n%s%s", step.change, words, out, errs)
+			}
+		}
+		if code != exitNo {
+			t.Errorf("%s: exit code %d", step.change, code)
 		}
 	}
-	if code != exitNo {
-		t.Errorf("exit code %d", code)
+}
+
+// TestUndoneInPart: an undo after which something still calls pecd says that it must be
+// run again, and is no success.
+func TestUndoneInPart(t *testing.T) {
+	for backup, again := range map[string]bool{"/x/pecd-backup-1Z": true, "/x/pecd-backup-1Z" + setup.UndoneSuffix: false} {
+		var out strings.Builder
+		err := undone(&out, t.TempDir(), backup, []string{"smtps/inet"}, nil, "postfix reload")
+		if !errors.Is(err, errNo) || strings.Contains(out.String(), "run --undo again for the rest") != again || !strings.Contains(out.String(), "smtps/inet") {
+			t.Errorf("%s: %v: %s", backup, err, out.String())
+		}
 	}
 }

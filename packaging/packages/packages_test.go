@@ -394,6 +394,11 @@ func TestScripts(t *testing.T) {
 			t.Fatal(err)
 		}
 		tool(t, "sh", "-n", f)
+		for _, mta := range []string{"postfix", "sendmail"} { // who is told of one may have the other
+			if strings.Contains(string(text), "--undo") && !strings.Contains(string(text), "pecd setup "+mta+" --undo") {
+				t.Errorf("%s: nothing of pecd setup %s --undo", f, mta)
+			}
+		}
 		if m := regexp.MustCompile(`(?i)postfix|sendmail|dovecot|systemctl[^\n]* (enable|start)|\brm\b|rmdir`).FindString(told.ReplaceAllString(string(text), "")); m != "" {
 			t.Errorf("%s: %s", f, m)
 		}

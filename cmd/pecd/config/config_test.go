@@ -103,7 +103,7 @@ func TestBad(t *testing.T) {
 		"plugin's name":    {"[signer]", "[[plugin]]\npath = \"/x/Check_1\"\n[signer]", ":4: plugin.name", "lower case"},
 		"plugin twice":     {"[signer]", "[[plugin]]\npath = \"/a/x\"\n[[plugin]]\npath = \"/b/x\"\n[signer]", ":6: plugin.name", "taken already"},
 		"plugin's sum":     {"[signer]", "[[plugin]]\npath = \"/a/x\"\nsha256 = \"12\"\n[signer]", ":4: plugin.sha256", "sha256sum"},
-		"plugin's timeout": {"[signer]", "[[plugin]]\npath = \"/a/x\"\ntimeout = \"2m\"\n[signer]", ":4: plugin.timeout", "30s"},
+		"plugin's timeout": {"[signer]", "[[plugin]]\npath = \"/a/x\"\ntimeout = \"11m\"\n[signer]", ":4: plugin.timeout", "30s"},
 		"plugin's reading": {"[signer]", "[[plugin]]\npath = \"/a/x\"\nread = [\"x\"]\n[signer]", ":4: plugin.read", "from /"},
 		"plugin's key":     {"[signer]", "[[plugin]]\npath = \"/a/x\"\npaht = \"x\"\n[signer]", "plugin.paht: unknown key", "did you mean plugin.path?"},
 		"two keys":         {"[trust]", "pkcs12 = \"/dev/null\"\n[trust]", ":7: signer.pkcs12", "keep one of them"},
@@ -181,13 +181,13 @@ func TestConfD(t *testing.T) {
 func TestPlugins(t *testing.T) {
 	file, text := good(t)
 	write(t, filepath.Dir(file), "pecd.toml", text+"[[plugin]]\npath = \"/usr/lib/clamav\"\n[plugin.settings]\nsocket = \"x\"\n[[plugin]]\nname = \"b\"\npath = \"/x/b\"\n")
-	write(t, filepath.Dir(file), "conf.d/10-c.toml", "plugin = [{path = \"/usr/lib/countersign\", timeout = \"1m\"}]\n")
+	write(t, filepath.Dir(file), "conf.d/10-c.toml", "plugin = [{path = \"/usr/lib/countersign\", timeout = \"3m\"}]\n")
 	c, err := Load(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(c.Plugins) != 3 || c.Plugins[0].Name != "clamav" || c.Plugins[0].Settings["socket"] != "x" || c.Plugins[0].Wait() != 30*time.Second ||
-		c.Plugins[1].Name != "b" || c.Plugins[2].Name != "countersign" || c.Plugins[2].Wait() != time.Minute || c.Plugins[2].Origin.Line != 1 {
+		c.Plugins[1].Name != "b" || c.Plugins[2].Name != "countersign" || c.Plugins[2].Wait() != 3*time.Minute || c.Plugins[2].Origin.Line != 1 {
 		t.Errorf("%+v", c.Plugins)
 	}
 }
@@ -204,7 +204,8 @@ func TestPluginsReach(t *testing.T) {
 	}
 	password := filepath.Join(elsewhere, "secrets", "password")
 	write(t, elsewhere, "secrets/password", "x")
-	text = strings.Replace(text, "[trust]", "[seal]\ntsa = [\"https://tsa.example/\"]\ntsa_user = \"u\"\ntsa_password_file = \""+password+"\"\ntsa_anchors = \"/dev/null\"\n[store]\npath = \""+store+"\"\n[trust]", 1)
+	seals := filepath.Join(elsewhere, "seals")
+	text = strings.Replace(text, "[trust]", "[seal]\npath = \""+seals+"\"\ntsa = [\"https://tsa.example/\"]\ntsa_user = \"u\"\ntsa_password_file = \""+password+"\"\ntsa_anchors = \"/dev/null\"\n[store]\npath = \""+store+"\"\n[trust]", 1)
 	for name, c := range map[string]struct{ key, path, read, says string }{
 		"fine":                      {"", "/usr/lib/pecd/plugins/x", elsewhere + "/words", ""},
 		"a name that begins alike":  {"", "/usr/lib/pecd/plugins/x", store + "-of-others", ""},
@@ -213,6 +214,8 @@ func TestPluginsReach(t *testing.T) {
 		"in a directory in it":      {"path", filepath.Join(store, "rules", "x"), "", "the store"},
 		"at the root":               {"path", "/x", "", "the store"},
 		"reads the store by a link": {"read", "/usr/lib/pecd/plugins/x", link, "the store"},
+		"reads the sealed days":     {"read", "/usr/lib/pecd/plugins/x", filepath.Join(seals, "2026"), "the sealed days"},
+		"beside the sealed days":    {"path", filepath.Join(seals, "x"), "", "the sealed days"},
 		"reads all":                 {"read", "/usr/lib/pecd/plugins/x", "/", "the store"},
 		"reads the password":        {"read", "/usr/lib/pecd/plugins/x", password, "the time stamp's password"},
 		"beside the password":       {"path", filepath.Join(elsewhere, "secrets", "x"), "", "the time stamp's password"},

@@ -20,12 +20,12 @@ type Plugin struct {
 	// SHA256 is the checksum that the program must have, in hexadecimal; empty: any.
 	// Root or pecd's user must own the file in any case.
 	SHA256 string `toml:"sha256"`
-	// Timeout is how long one call may take, less than two minutes: "90s". Default:
-	// "30s".
+	// Timeout is how long one call may take: "90s". Default: "30s". What is asked at
+	// the milter has less than MilterWait.
 	Timeout string `toml:"timeout"`
 	// Read and Write are more files or directories that it may read, or read and
-	// write. Neither they nor the program's directory may be where the store, keys
-	// and passwords, or the configuration are.
+	// write. Neither they nor the program's directory may be where the store, the
+	// sealed days, keys and passwords, or the configuration are.
 	Read  []string `toml:"read"`
 	Write []string `toml:"write"`
 	// Settings are its own; the program says what it knows: PATH describe.
@@ -78,9 +78,12 @@ var (
 	hexDigest  = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
-// maxPluginTimeout is how long the doors wait for a message's decision: a plugin
-// that takes longer is never found to be late.
-const maxPluginTimeout = 2 * time.Minute
+// maxPluginTimeout is the most that a call may take.
+const maxPluginTimeout = 10 * time.Minute
+
+// MilterWait is how long the milter waits for a message's decision; the LMTP door waits
+// longer. A plugin that may take longer than its door waits is never found to be late.
+const MilterWait = 2 * time.Minute
 
 // checkPlugins finds what cannot work in the tables themselves; the programs are
 // asked by whoever starts them.
@@ -102,8 +105,8 @@ func (c *Config) checkPlugins(p *Problems) {
 		if g.SHA256 != "" && !hexDigest.MatchString(g.SHA256) {
 			bad("sha256", strconv.Quote(g.SHA256)+" is not a SHA-256 checksum", "write what sha256sum prints: 64 hexadecimal digits in lower case")
 		}
-		if d, err := time.ParseDuration(g.Timeout); err != nil || d < time.Second || d >= maxPluginTimeout {
-			bad("timeout", strconv.Quote(g.Timeout)+" is not between 1s and 119s: the MTA waits two minutes", `write for example "30s"`)
+		if d, err := time.ParseDuration(g.Timeout); err != nil || d < time.Second || d > maxPluginTimeout {
+			bad("timeout", strconv.Quote(g.Timeout)+" is not between 1s and 10m", `write for example "30s"`)
 		}
 		for key, list := range map[string][]string{"read": g.Read, "write": g.Write} {
 			for _, f := range list {
@@ -130,7 +133,7 @@ func (c *Config) private(path string) (what string, ok bool) {
 	if err != nil {
 		file = c.file // the working directory is gone
 	}
-	own := []secret{{what: "the store", path: c.Store.Path}, {what: "the configuration", path: filepath.Dir(file)}}
+	own := []secret{{what: "the store", path: c.Store.Path}, {what: "the sealed days", path: c.Seal.Path}, {what: "the configuration", path: filepath.Dir(file)}}
 	for _, p := range append(own, c.secrets()...) {
 		if !filepath.IsAbs(p.path) {
 			continue

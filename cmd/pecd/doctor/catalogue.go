@@ -16,7 +16,7 @@ const (
 	breaks    = "A signed message that is changed on its way has a broken signature, and the other provider treats it as an anomaly."
 	within    = "It goes from pecd straight to the mailbox store; only what comes in from others passes this."
 	// dropIn lets the unit write elsewhere than below /var/lib/pecd: it has ProtectSystem=strict.
-	dropIn     = "outside of /var/lib/pecd the unit may not write without ReadWritePaths= and the directory below [Service]: systemctl edit pecd"
+	dropIn     = "outside of /var/lib/pecd the unit may not write without ReadWritePaths= and the directory, which must exist, below [Service]: systemctl edit pecd"
 	permission = "The MTA answers every client 451 until it can connect."
 )
 

@@ -130,21 +130,25 @@ func (pl *planner) table(t table) error {
 	if t.kind == "" || !available("postmap") {
 		return fmt.Errorf("%w: there is no postmap", ErrPostfix)
 	}
+	entry := t.kind + ":" + file
+	// Postfix reads what postmap(1) makes of the text; for this type there may be nothing yet.
+	made := t.kind == "regexp" || pl.pf.Broken(pl.ctx, entry) == nil
 	old, err := os.ReadFile(file)
 	if there := err == nil; there && pl.want.Partial {
 		// It has domains that we do not know now; without them their mail goes past pecd.
 		if line, ok := lacks(old, t.content); ok {
 			return fmt.Errorf("%w: %s must have the line %q", ErrPartial, file, line)
 		}
-	} else if !there || string(old) != t.content {
+		t.content = string(old)
+	}
+	if err != nil || string(old) != t.content || !made {
 		pl.plan.Files = append(pl.plan.Files, File{Name: t.name, Content: t.content, Type: t.kind, Reason: t.reason})
 	}
-	entry := t.kind + ":" + file
 	list := Words(pl.pending(t.param))
-	if slices.Contains(list, entry) && (!t.lead || list[0] == entry) {
+	rest := slices.DeleteFunc(slices.Clone(list), func(w string) bool { return strings.HasSuffix(w, ":"+file) }) // of whatever type
+	if len(list) == len(rest)+1 && slices.Contains(list, entry) && (!t.lead || list[0] == entry) {
 		return nil
 	}
-	rest := slices.DeleteFunc(list, func(w string) bool { return w == entry })
 	pl.param(t.param, join(entry, rest...), t.reason)
 	return nil
 }

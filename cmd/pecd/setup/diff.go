@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -193,19 +194,29 @@ func diff(a, b []string) (hunks []*hunk) {
 	return hunks
 }
 
-// parts makes hunks of a[i:ii] replaced by b[j:jj]: what is removed goes with the
-// first, each further entry is its own.
+// parts makes hunks of a[i:ii] replaced by b[j:jj]: as many single lines one by one;
+// otherwise what is removed goes with the first, and each further entry is its own.
 func parts(a, b []string, i, ii, j, jj int) (hunks []*hunk) {
+	if ii-i == jj-j && !slices.ContainsFunc(slices.Concat(a[i:ii], b[j:jj]), continues) {
+		for k := range ii - i {
+			hunks = append(hunks, &hunk{from: i + k + 1, to: j + k + 1, removed: a[i+k : i+k+1], added: b[j+k : j+k+1]})
+		}
+		return hunks
+	}
 	h := &hunk{from: i + 1, to: j + 1, removed: a[i:ii]}
 	for ; j < jj; j++ {
-		continues := strings.HasPrefix(b[j], " ") || strings.HasPrefix(b[j], "\t")
-		if len(h.added) > 0 && !continues {
+		if len(h.added) > 0 && !continues(b[j]) {
 			hunks = append(hunks, h)
 			h = &hunk{from: ii + 1, to: j + 1}
 		}
 		h.added = append(h.added, b[j])
 	}
 	return append(hunks, h)
+}
+
+// continues reports whether a line belongs to the one before it.
+func continues(line string) bool {
+	return strings.HasPrefix(line, " ") || strings.HasPrefix(line, "\t")
 }
 
 // longest finds the longest common lines of a and b, as pairs of indexes.

@@ -309,7 +309,7 @@ func (pl *planner) listener(dkim []string) error {
 		pl.option(s, "syslog_name", "postfix/pecd", "its own name in the log")
 	}
 	if pl.pf.DemandsTLS(s) {
-		pl.option(s, "smtpd_tls_security_level", "may", "pecd hands in without TLS, on this machine")
+		pl.option(s, "smtpd_tls_security_level", "may", "pecd hands in without TLS")
 	}
 	milters, overrides := strings.Join(dkim, ", "), reinjectOverrides+",no_milters"
 	if len(dkim) > 0 {

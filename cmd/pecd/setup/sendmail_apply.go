@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -105,7 +104,7 @@ func (s *Sendmail) Apply(ctx context.Context, plan *SendmailPlan, want Wants, no
 	// The caller's context may be what ended it; going back must not stop half way.
 	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	if _, undone := s.takeBack(back, backup, m); undone != nil {
+	if undone := s.takeBack(back, backup, m); undone != nil {
 		return backup, errors.Join(err, fmt.Errorf("and putting it back failed; the old files are in %s: %w", backup, undone))
 	}
 	return "", fmt.Errorf("%w; everything was put back", errors.Join(err, os.RemoveAll(backup)))
@@ -239,206 +238,10 @@ func (s *Sendmail) approve(ctx context.Context, want Wants) error {
 	return nil
 }
 
-// UndoSendmail takes the last application in dir back and returns where its backup
-// was. Where others have changed a file since, only those of our changes are taken back
-// that are still there as they were, and left names the rest; ErrNothing if nothing was
-// applied.
-func UndoSendmail(ctx context.Context, dir, program string) (backup string, left []string, err error) {
-	if dir, err = filepath.Abs(dir); err != nil {
-		return "", nil, err
-	}
-	s := &Sendmail{Dir: dir}
-	if s.Program, err = findSendmail(ctx, program); err != nil {
-		return "", nil, err
-	}
-	list, err := backups(dir)
-	if err != nil {
-		return "", nil, err
-	}
-	if len(list) == 0 {
-		return "", nil, fmt.Errorf("%s: %w", dir, ErrNothing)
-	}
-	backup = list[len(list)-1]
-	b, err := os.ReadFile(filepath.Join(backup, "manifest.json"))
-	if err != nil {
-		return backup, nil, err
-	}
-	var m sendmailManifest
-	if err := json.Unmarshal(b, &m); err != nil {
-		return backup, nil, fmt.Errorf("%s: %w", backup, err)
-	}
-	if left, err = s.takeBack(ctx, backup, &m); err != nil {
-		return backup, left, err
-	}
-	if _, err := s.ask(ctx, s.path(CFFile), nil); err != nil {
-		return backup, left, err
-	}
-	cf, err := os.ReadFile(s.path(CFFile))
-	if err != nil {
-		return backup, left, err
-	}
-	if names := parseCF(cf).undefined(); len(names) > 0 {
-		return backup, left, fmt.Errorf("%w: what is left of %s asks for filters that are not defined any more (%s), and with it Sendmail does not start: take them out of InputMailFilters", ErrSendmail, s.path(MCFile), strings.Join(names, ", "))
-	}
-	done := backup + ".undone"
-	return done, left, os.Rename(backup, done)
-}
-
-// takeBack puts the files of a backup back and makes again what is made of them.
-func (s *Sendmail) takeBack(ctx context.Context, backup string, m *sendmailManifest) (left []string, err error) {
-	var tables []madeChange
-	for i, f := range m.Files {
-		old, err := os.ReadFile(filepath.Join(backup, fmt.Sprint(i)))
-		if err != nil {
-			return left, err
-		}
-		now, err := os.ReadFile(f.Name)
-		if errors.Is(err, os.ErrNotExist) && !f.Was {
-			continue // somebody, or the undo that was interrupted, has removed it
-		}
-		if err != nil {
-			return left, err
-		}
-		text, whole := old, true
-		if string(now) != f.After {
-			text, whole = revert(now, old, []byte(f.After))
-		}
-		if !whole {
-			left = append(left, f.Name)
-		}
-		if !f.Was && len(text) == 0 {
-			err = os.Remove(f.Name)
-			if err == nil && f.Type != "" && !f.WasMap && isThere(f.Name+".db") {
-				err = os.Remove(f.Name + ".db")
-			}
-		} else {
-			err = replace(f.Name, text)
-			tables = append(tables, f)
-		}
-		if err != nil {
-			return left, err
-		}
-	}
-	if err := s.rebuild(ctx, tables); err != nil {
-		return left, err
-	}
-	return left, s.asMade(backup, m)
-}
-
-// asMade puts back what was made of files that are again as they were, to the octet:
-// sendmail.cf with the comments that tell when it was made, and tables.
-func (s *Sendmail) asMade(backup string, m *sendmailManifest) error {
-	old, err := os.ReadFile(filepath.Join(backup, CFFile))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // a backup of an earlier pecd
-	}
-	now, nerr := os.ReadFile(s.path(CFFile))
-	if err := errors.Join(err, nerr); err != nil {
-		return err
-	}
-	if _, other := differ(now, old); !other {
-		if err := replace(s.path(CFFile), old); err != nil {
-			return err
-		}
-	}
-	for i, f := range m.Files {
-		made, err := os.ReadFile(filepath.Join(backup, fmt.Sprint(i)+".db"))
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		old, oerr := os.ReadFile(filepath.Join(backup, fmt.Sprint(i)))
-		now, nerr := os.ReadFile(f.Name)
-		if err := errors.Join(err, oerr, nerr); err != nil {
-			return err
-		}
-		if bytes.Equal(now, old) {
-			if err := replace(f.Name+".db", made); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// revert takes out of now the changes from old to after that are still there. whole is
-// false if some are not.
-func revert(now, old, after []byte) (text []byte, whole bool) {
-	s, whole := string(now), true
-	var filters []*hunk
-	hunks := diff(content(old), content(after))
-	slices.Reverse(hunks)
-	for _, h := range hunks {
-		if filterOf(h) != "" {
-			filters = append(filters, h)
-		}
-	}
-	// Filters last: one that is still asked for must stay, or Sendmail does not start.
-	hunks = append(slices.DeleteFunc(hunks, func(h *hunk) bool { return filterOf(h) != "" }), filters...)
-	for _, h := range hunks {
-		if name := filterOf(h); name != "" && asksFor(s, name) {
-			whole = false
-			continue
-		}
-		ours, theirs := strings.Join(h.added, "\n")+"\n", ""
-		if len(h.removed) > 0 {
-			theirs = strings.Join(h.removed, "\n") + "\n"
-		}
-		if len(h.added) == 0 || strings.Count("\n"+s, "\n"+ours) != 1 {
-			whole = false
-			continue
-		}
-		s = strings.Replace("\n"+s, "\n"+ours, "\n"+theirs, 1)[1:]
-	}
-	return []byte(s), whole
-}
-
 // content is the lines of a file, which may be empty.
 func content(b []byte) []string {
 	if len(b) == 0 {
 		return nil
 	}
 	return lines(b)
-}
-
-var (
-	definesFilter = regexp.MustCompile("MAIL_FILTER\\(`([^',]+)'")
-	// Of a key in DAEMON_OPTIONS Sendmail reads the first letter.
-	namesFilters = regexp.MustCompile("(?i)[,` ]I[a-z]*=([^,']*)|`confINPUT_MAIL_FILTERS',\\s*`([^']*)'")
-)
-
-// filterOf is the name of the filter that a hunk adds; empty: none.
-func filterOf(h *hunk) string {
-	for _, line := range h.added {
-		if m := definesFilter.FindStringSubmatch(line); m != nil && active(line) && len(h.removed) == 0 {
-			return m[1]
-		}
-	}
-	return ""
-}
-
-// asksFor reports whether a sendmail.mc has a daemon ask a filter.
-func asksFor(mc, filter string) bool {
-	for line := range strings.Lines(mc) {
-		if !active(line) {
-			continue
-		}
-		for _, m := range namesFilters.FindAllStringSubmatch(line, -1) {
-			if slices.Contains(list(m[1]+","+m[2]), filter) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// undefined are the filters that daemons ask and that Sendmail does not know.
-func (f *cfFile) undefined() (names []string) {
-	for _, d := range f.daemons {
-		for _, name := range d.Filters {
-			if _, ok := f.filters[name]; !ok && !slices.Contains(names, name) {
-				names = append(names, name)
-			}
-		}
-	}
-	return names
 }

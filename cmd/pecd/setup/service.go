@@ -24,6 +24,15 @@ func (s *Service) Line() string {
 	return strings.Join(f, " ")
 }
 
+// parseLine reads what Line has written.
+func parseLine(line string) *Service {
+	f := split(line, " \t")
+	if len(f) < 8 {
+		return &Service{}
+	}
+	return &Service{Name: f[0], Type: f[1], Private: f[2], Unprivileged: f[3], Chroot: f[4], Wakeup: f[5], MaxProc: f[6], Program: f[7], args: f[8:]}
+}
+
 // clone is a copy that can be changed.
 func (s *Service) clone() *Service {
 	c := *s
@@ -253,7 +262,7 @@ func (p *Postfix) SmallMailboxes(size int64) (list []SmallMailbox) {
 		if name == "" {
 			continue
 		}
-		if limit := number(p.In(s, name)); limit != 0 && (size == 0 || limit < size) {
+		if limit := number(p.In(s, name)); tooSmall(limit, size) {
 			list = append(list, SmallMailbox{s, name, limit})
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -174,37 +173,6 @@ func TestPutBack(t *testing.T) {
 	}
 	if _, _, err := p.Undo(t.Context()); !errors.Is(err, ErrNothing) {
 		t.Errorf("undo: %v", err)
-	}
-}
-
-// TestUndoAfterOthers: what others have changed since stays, the rest is taken back.
-func TestUndoAfterOthers(t *testing.T) {
-	f := panels["ISPConfig"]
-	dir := instance(t, f.main, f.master)
-	p := read(t, dir)
-	apply(t, p)
-	for _, args := range [][]string{{"-e", "message_size_limit=400000000", "mynetworks=127.0.0.1"}, {"-P", "smtps/inet/smtpd_tls_auth_only=yes"}} {
-		if _, err := run(t.Context(), "postconf", append([]string{"-c", dir}, args...)...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	_, left, err := read(t, dir).Undo(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	// smtps cannot take a message without its cleanup.
-	if !slices.Equal(left, []string{"message_size_limit", "smtps/inet", "subcleanup/unix"}) {
-		t.Errorf("left: %v", left)
-	}
-	now := read(t, dir)
-	if now.Get("maximal_queue_lifetime") != "5d" || now.Get("mynetworks") != "127.0.0.1" || now.Int("message_size_limit") != 400000000 {
-		t.Error("main.cf is not as it should be")
-	}
-	if s := now.Service("smtps", "inet"); now.Service(now.In(s, "cleanup_service_name"), "unix") == nil {
-		t.Errorf("smtps is left without its cleanup: %s", s.Line())
-	}
-	if s := now.Service("submission", "inet"); now.Service("recleanup", "unix") != nil || len(Milters(now.In(s, "smtpd_milters"))) != 1 {
-		t.Error("master.cf is not as it should be")
 	}
 }
 
@@ -407,23 +375,6 @@ func TestSubdomains(t *testing.T) {
 			t.Errorf("%s is %q, want %q", main, got, want)
 		}
 	}
-}
-
-// TestTableAway: what a table cannot say is not taken for missing.
-func TestTableAway(t *testing.T) {
-	t.Parallel()
-	for _, name := range []string{"virtual_mailbox_domains", "transport_maps", "smtp_tls_policy_maps"} {
-		dir := instance(t, name+" = hash:/nonexistent/domains\n", panels["plain"].master)
-		if _, err := read(t, dir).Plan(t.Context(), wants()); !errors.Is(err, ErrPostfix) || !strings.Contains(err.Error(), name+": hash:/nonexistent/domains") {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	// A table of ours that is gone comes back.
-	dir := instance(t, "transport_maps = hash:DIR/pecd_transport\n", panels["plain"].master)
-	if _, err := run(t.Context(), "postconf", "-c", dir, "-e", "transport_maps=hash:"+filepath.Join(dir, TransportFile)); err != nil {
-		t.Fatal(err)
-	}
-	apply(t, read(t, dir))
 }
 
 // TestMeanwhile: what somebody has written between the plan and its application stays.

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 )
 
@@ -21,9 +20,14 @@ func owner(st fs.FileInfo) (uid, gid int) {
 	return -1, -1
 }
 
-// Undo takes the last application back and returns where its backup was. Where others
+// UndoneSuffix ends the names of the backups of applications that were taken back.
+const UndoneSuffix = ".undone"
+
+// Undo takes the last application back and returns where its backup is. Where others
 // have changed the files since, only what is still as it was left is taken back, and
-// left names the rest; ErrNothing if nothing was applied.
+// left names the rest; ErrNothing if nothing was applied. While something of the rest
+// calls pecd the backup has no UndoneSuffix: once pecd is taken out there, the next Undo
+// takes back what that needed.
 func (p *Postfix) Undo(ctx context.Context) (backup string, left []string, err error) {
 	list, err := backups(p.Dir)
 	if err != nil {
@@ -41,9 +45,10 @@ func (p *Postfix) Undo(ctx context.Context) (backup string, left []string, err e
 	if err != nil {
 		return backup, nil, err
 	}
+	calls := false
 	if string(now["main.cf"]) == m.After["main.cf"] && string(now["master.cf"]) == m.After["master.cf"] {
 		err = p.restore(ctx, backup, true)
-	} else if left, err = p.revert(ctx, m); err == nil {
+	} else if left, calls, err = p.revert(ctx, m); err == nil && !calls {
 		err = p.restoreTables(ctx, backup, m, left)
 	}
 	if err != nil {
@@ -52,7 +57,10 @@ func (p *Postfix) Undo(ctx context.Context) (backup string, left []string, err e
 	if err := Check(ctx, p.Dir); err != nil {
 		return backup, left, err
 	}
-	done := backup + ".undone"
+	if calls {
+		return backup, left, nil
+	}
+	done := backup + UndoneSuffix
 	return done, left, os.Rename(backup, done)
 }
 
@@ -111,80 +119,6 @@ func (p *Postfix) restoreTables(ctx context.Context, backup string, m *manifest,
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// revert takes back, one by one, what is still as we left it.
-func (p *Postfix) revert(ctx context.Context, m *manifest) (left []string, err error) {
-	now, err := Read(ctx, p.Dir)
-	if err != nil {
-		return nil, err
-	}
-	var set, unset, services, gone []string
-	for _, c := range m.Params {
-		switch {
-		case now.raw[c.Name] != c.New:
-			left = append(left, c.Name)
-		case c.Had:
-			set = append(set, c.Name+"="+c.Old)
-		default:
-			unset = append(unset, c.Name)
-		}
-	}
-	for _, e := range m.Services {
-		s := now.serviceOf(e.Key)
-		switch {
-		case s == nil || s.Line() != e.New:
-			left = append(left, e.Key)
-		case e.Old != "":
-			services = append(services, e.Key+"="+e.Old)
-		default:
-			gone = append(gone, e.Key)
-		}
-	}
-	undone := slices.Concat(gone, keysOf(services))
-	gone = slices.DeleteFunc(gone, func(key string) bool {
-		needed := now.needed(key, undone, left)
-		if needed {
-			left = append(left, key)
-		}
-		return needed
-	})
-	for _, c := range []struct {
-		flag string
-		args []string
-	}{{"-e", set}, {"-X", unset}, {"-M", services}, {"-MX", gone}} {
-		if len(c.args) > 0 {
-			if _, err := run(ctx, "postconf", append([]string{"-c", p.Dir, c.flag}, c.args...)...); err != nil {
-				return left, err
-			}
-		}
-	}
-	return left, nil
-}
-
-// keysOf are the keys of services as postconf -M takes them.
-func keysOf(services []string) (keys []string) {
-	for _, s := range services {
-		key, _, _ := strings.Cut(s, "=")
-		keys = append(keys, key)
-	}
-	return keys
-}
-
-// needed reports whether a service of ours is one without which what stays takes no mail:
-// the cleanup of a service, but for those that go or become what they were, or what a
-// table delivers by.
-func (p *Postfix) needed(key string, undone, left []string) bool {
-	name, kind, _ := strings.Cut(key, "/")
-	if kind != "unix" {
-		return false
-	}
-	if name == "lmtp" && slices.Contains(left, "transport_maps") {
-		return true
-	}
-	return slices.ContainsFunc(p.Services, func(s Service) bool {
-		return s.Program == "smtpd" && !slices.Contains(undone, s.Key()) && p.In(&s, "cleanup_service_name") == name
-	})
 }
 
 // serviceOf is Service by key.
