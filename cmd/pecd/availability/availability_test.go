@@ -121,6 +121,9 @@ func TestStopwatch(t *testing.T) {
 			t.Errorf("%v: %d acceptances, want %d: %v", span, times.Count(), want, err)
 		}
 	}
+	if st, err := os.Stat(filepath.Join(dir, TimesName)); err != nil || st.Size() != int64(5*timesLine) {
+		t.Errorf("not a line for each of five days: %v, %v", st.Size(), err)
+	}
 	if none, err := ReadTimes(t.TempDir(), "2026-11-01", "2026-12-31"); err != nil || none.Within(0.5) != 0 {
 		t.Errorf("without a file: %s, %v", none.Within(0.5), err)
 	}
