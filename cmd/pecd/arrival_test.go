@@ -154,7 +154,7 @@ func doubtfulWatch(t *testing.T) *clockwatch.Watch {
 	t.Helper()
 	w := clockwatch.New(clockwatch.Options{Now: func() time.Time { return pointstest.At }, Elapsed: func() time.Duration { return time.Hour },
 		Kernel: func() (clockwatch.Kernel, error) {
-			return clockwatch.Kernel{Synchronised: true, Error: 2 * clockwatch.Limit}, nil
+			return clockwatch.Kernel{Synchronised: true, Error: 2 * clockwatch.KernelLimit}, nil
 		}})
 	w.Look(t.Context())
 	return w
