@@ -30,8 +30,9 @@ type Backup struct {
 	// and Octets the size of all.
 	Files  int
 	Octets int64
-	// Missing are files that the database names and the store does not have, or not as
-	// they were kept, each with what is wrong. What there is of them is in the backup.
+	// Missing are files that the database names and the store does not have, cannot
+	// read, or has not as they were kept, each with what is wrong. What there is of them
+	// is in the backup.
 	Missing []string
 }
 
@@ -44,8 +45,8 @@ const partName = databaseName + ".part"
 // is read back and checked. dir is created, or must be empty; to restore is to open
 // it as a store. It holds the store's secret and messages that the MTA may have
 // taken since: a daemon that opens it sends those once more. What fails leaves
-// nothing in dir; a file that the store has lost is no failure, or there would be no
-// backup any more of all the rest. first, which may be nil, is called when dir is there
+// nothing in dir; a file that the store has lost or cannot read is no failure, or there
+// would be no backup any more of all the rest. first, which may be nil, is called when dir is there
 // and empty: what it copies of what is said about the register elsewhere says nothing
 // about entries that the copy lacks. progress, which may be nil, hears octets.
 func (s *SQLite) Backup(ctx context.Context, dir string, first func() error, progress func(done, total int64)) (Backup, error) {
@@ -269,28 +270,28 @@ func (b *backup) copyFile(ctx context.Context, f backupFile) (err error) {
 		return err
 	}
 	from, err := os.Open(filepath.Join(b.store.options.Dir, f.name))
-	if errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
+		lost := Unreadable(err)
+		if lost == "" {
+			return err
+		}
 		b.made.Files--
-		b.passed(f, 0, "is not there")
+		b.passed(f, 0, lost)
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, from.Close()) }()
+	defer from.Close() // nothing was written to it
 	to, err := os.OpenFile(filepath.Join(b.dir, f.name), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, to.Close()) }()
-	n, err := io.Copy(to, from)
+	n, wrong, err := CopyReadable(to, from)
 	if err != nil {
 		return err
 	}
-	wrong := ""
-	if n != f.size {
+	if wrong == "" && n != f.size {
 		wrong = fmt.Sprintf("has %d octets and should have %d", n, f.size)
-	} else if f.digest != "" {
+	} else if wrong == "" && f.digest != "" {
 		digest := sha256.New()
 		if _, err := io.Copy(digest, io.NewSectionReader(to, 0, n)); err != nil {
 			return err

@@ -257,6 +257,9 @@ func TestBackupOfLosses(t *testing.T) {
 		{func() error { return os.WriteFile(virus, []byte("iNfetto"), 0o600) }, []string{"virus/1 is not what was kept"}, 2},
 		{func() error { return os.Truncate(bodies, 1000) }, []string{"bodies/1 has 1000 octets", "virus/1 is not what was kept"}, 2},
 		{func() error { return os.Remove(bodies) }, []string{"bodies/1 is not there", "virus/1 is not what was kept"}, 1},
+		// Nor can root, for whom no mode counts, open the one and read the other.
+		{func() error { return os.Symlink("1", bodies) }, []string{"bodies/1 cannot be read: too many levels", "virus/1 is not what was kept"}, 1},
+		{func() error { return errors.Join(os.Remove(virus), os.Mkdir(virus, 0o700)) }, []string{"bodies/1 cannot be read: ", "virus/1 cannot be read: is a directory"}, 1},
 	} {
 		if err := loss.lose(); err != nil {
 			t.Fatal(err)

@@ -198,10 +198,6 @@ func TestSpan(t *testing.T) {
 			t.Errorf("day %d: %+v, %v; want %+v", d, got, err, want)
 		}
 	}
-	months, err := s.Months(context.Background(), rome)
-	if err != nil || len(months) != 1 || months[0].Entries != 6 || !months[0].Since.Equal(day(1)) || !months[0].Until.Equal(day(32)) {
-		t.Errorf("Months: %+v, %v", months, err)
-	}
 }
 
 func TestDigestText(t *testing.T) {

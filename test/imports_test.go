@@ -70,7 +70,7 @@ var layers = map[string][]string{
 	"pecd/cmd/pecd/roff":                      {},
 	"pecd/cmd/pecd/verify":                    {"pecd/pec", "pecd/pec/directory", "pecd/pec/issue", "pecd/pec/message", "pecd/points/reception", "pecd/signer"},
 	"pecd/cmd/pecd/setup":                     {"pecd/cmd/pecd/config", "pecd/pec", "pecd/pec/directory", "pecd/signer", "pecd/signer/index"},
-	"pecd/cmd/pecd/doctor": {"pecd/cmd/pecd/config", "pecd/cmd/pecd/setup", "pecd/logstore", "pecd/logstore/seal", "pecd/milter/socket", "pecd/pec", "pecd/pec/directory",
+	"pecd/cmd/pecd/doctor": {"pecd/cmd/pecd/clockwatch", "pecd/cmd/pecd/config", "pecd/cmd/pecd/setup", "pecd/logstore", "pecd/logstore/seal", "pecd/milter/socket", "pecd/pec", "pecd/pec/directory",
 		"pecd/plugins/host", "pecd/signer", "pecd/signer/index", "pecd/signer/revocation"},
 }
 

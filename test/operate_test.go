@@ -13,7 +13,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"pecd/packaging/demo/stage"
 	"pecd/pec"
@@ -155,7 +154,7 @@ func backedUp(t *testing.T, s *stage.Stage) {
 
 // reported wants the figures of one certified message from Alfa to Beta.
 func reported(t *testing.T, s *stage.Stage) {
-	month := time.Now().Format("2006-01")
+	month := register(t, s.Alfa)[0].At.Format("2006-01")
 	until(t, "availability is noted", func() bool {
 		_, out := ask(t, s.Beta, "report", "--period", month)
 		_, alfa := ask(t, s.Alfa, "report", "--period", month)

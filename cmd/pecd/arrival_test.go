@@ -145,7 +145,7 @@ func TestClosing(t *testing.T) {
 // nobody has vouched since the start, makes nothing overdue that the mailbox store has
 // put off.
 func TestDoubtedClockGivesUpNothing(t *testing.T) {
-	good, off := clockwatch.Kernel{Synchronised: true}, clockwatch.Kernel{Synchronised: true, Error: 2 * clockwatch.Limit}
+	good, off := clockwatch.Kernel{Synchronised: true}, clockwatch.Kernel{Synchronised: true, Error: 2 * clockwatch.KernelLimit}
 	for name, tt := range map[string]struct {
 		kernel clockwatch.Kernel
 		waits  bool

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -36,7 +37,8 @@ type backupReport struct {
 	Files  int    `json:"files"`
 	Octets int64  `json:"octets"`
 	Days   int    `json:"sealed_days"`
-	// Missing are files of the store that are lost or altered, there and in the copy.
+	// Missing are files of the store that are lost, altered or not to be read, there and
+	// in the copy.
 	Missing []string `json:"missing,omitempty"`
 }
 
@@ -79,7 +81,7 @@ func (r backupReport) print(w io.Writer) error {
 		err = errors.Join(err, printErr)
 	}
 	if len(r.Missing) > 0 {
-		_, printErr := fmt.Fprintln(w, "the store itself has lost them, and the copy is good but for them: look for them in an older backup, and keep that")
+		_, printErr := fmt.Fprintln(w, "the store itself has lost them or cannot read them, and the copy is good but for them: look for them in an older backup, and keep that")
 		err = errors.Join(err, printErr)
 	}
 	return err
@@ -108,24 +110,27 @@ func makeBackup(ctx context.Context, store *logstore.SQLite, cfg *config.Config,
 	if where, ok := forPlugins(cfg, dir); ok {
 		return r, fmt.Errorf("%w: a plugin could read and change the copy in %s", errUsage, where)
 	}
+	var seals sealCopy
 	b, err := store.Backup(ctx, dir, func() (err error) {
-		r.Days, err = copySeals(ctx, cfg.Seal.Path, filepath.Join(dir, "seals"))
+		seals, err = copySeals(ctx, os.DirFS(cfg.Seal.Path), filepath.Join(dir, "seals"))
 		return err
 	}, show)
 	if err != nil {
 		return r, err
 	}
-	r.Entry, r.Files, r.Octets, r.Missing = b.Head.Seq, b.Files, b.Octets, b.Missing
+	r.Entry, r.Files, r.Octets, r.Days = b.Head.Seq, b.Files, b.Octets, seals.days
+	r.Missing = append(b.Missing, seals.missing...)
+	beside := os.DirFS(cfg.Store.Path)
 	for _, name := range availability.Files() {
-		data, err := os.ReadFile(filepath.Join(cfg.Store.Path, name))
-		if errors.Is(err, fs.ErrNotExist) {
+		if _, err := fs.Stat(beside, name); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, name), data, 0o600)
-		}
+		lost, err := copyReadable(beside, name, filepath.Join(dir, name))
 		if err != nil {
 			return r, err
+		}
+		if lost != "" {
+			r.Missing = append(r.Missing, name+" "+lost)
 		}
 	}
 	return r, syncTree(dir)
@@ -156,50 +161,76 @@ func withoutLinks(path string) string {
 	return path
 }
 
+// A sealCopy is what copySeals has done.
+type sealCopy struct {
+	days    int
+	missing []string // what could not be read, with the reason
+}
+
 // copySeals copies the folders of sealed days and witnesses and counts the days. What
-// the sealer works with, the lock and the day that it makes, is hidden and stays.
-func copySeals(ctx context.Context, from, to string) (int, error) {
-	files := os.DirFS(from)
+// the sealer works with, the lock and the day that it makes, is hidden and stays. What
+// cannot be read is noted: one seal must not stand against a copy of all the rest.
+func copySeals(ctx context.Context, files fs.FS, to string) (c sealCopy, err error) {
 	if _, err := fs.Stat(files, "."); errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return c, nil
 	}
-	err := fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {
+	if err := os.Mkdir(to, 0o700); err != nil {
+		return c, fmt.Errorf("sealed days: %w", err)
+	}
+	err = fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {
 		hidden := name != "." && strings.HasPrefix(d.Name(), ".")
 		switch {
 		case hidden && d.IsDir():
 			return fs.SkipDir
 		case hidden:
 			return nil
-		case err != nil:
-			return err
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case err != nil: // a folder, which is made already
+			return c.note(name, logstore.Unreadable(err), err)
+		case name == ".":
+			return nil
 		case d.IsDir():
 			return os.Mkdir(filepath.Join(to, name), 0o700)
 		case !d.Type().IsRegular():
 			return nil
 		}
-		return copySealFile(files, name, filepath.Join(to, name))
+		lost, err := copyReadable(files, name, filepath.Join(to, name))
+		return c.note(name, lost, err)
 	})
 	if err != nil {
-		return 0, fmt.Errorf("sealed days: %w", err)
+		return c, fmt.Errorf("sealed days: %w", err)
 	}
 	days, err := seal.Days(os.DirFS(to))
-	return len(days), err
+	c.days = len(days)
+	return c, err
 }
 
-func copySealFile(files fs.FS, name, to string) (err error) {
+// note keeps what was lost; if nothing was, it returns err.
+func (c *sealCopy) note(name, lost string, err error) error {
+	if lost == "" {
+		return err
+	}
+	c.missing = append(c.missing, path.Join("seals", name)+" "+lost)
+	return nil
+}
+
+// copyReadable copies what can be read of a file; lost is why the rest of it cannot.
+func copyReadable(files fs.FS, name, to string) (lost string, err error) {
 	in, err := files.Open(name)
 	if err != nil {
-		return err
+		if lost = logstore.Unreadable(err); lost == "" {
+			return "", err
+		}
+		return lost, nil
 	}
 	defer in.Close()
 	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return err
+		return "", err
 	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
+	_, lost, err = logstore.CopyReadable(out, in)
+	return lost, errors.Join(err, out.Close())
 }
 
 // syncTree makes durable what was written below dir.

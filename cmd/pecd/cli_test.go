@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 	"pecd/logstore"
 	"pecd/pec"
 	"pecd/points/pointstest"
+	"pecd/signer/index"
 )
 
 // site is a directory with all that an installation needs.
@@ -344,6 +346,39 @@ func TestDirectoryFileUpdate(t *testing.T) {
 	}
 }
 
+// TestDirectoryUpdateAsRoot: root keeps no directory where the daemon could not keep the
+// next one.
+func TestDirectoryUpdateAsRoot(t *testing.T) {
+	s := newSite(t)
+	store := filepath.Join(s.dir, "store")
+	if os.Geteuid() != 0 {
+		t.Fatal("needs root: it gives the store to another user")
+	}
+	if err := errors.Join(os.Mkdir(store, 0o700), os.Chown(store, 12345, -1)); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := pecd("directory", "update", "--config", s.config); code != 2 || !strings.Contains(errs, "belongs to user 12345") {
+		t.Errorf("exit %d, %q", code, errs)
+	}
+	if names, err := os.ReadDir(store); err != nil || len(names) != 0 {
+		t.Errorf("it leaves %v, %v", names, err)
+	}
+}
+
+// TestAdvised: force is advised where it helps.
+func TestAdvised(t *testing.T) {
+	for err, want := range map[error]string{
+		index.ErrOlder: "--force", index.ErrShrunk: "--force", index.ErrOwn: "write provider.name and signer.certificate as the directory has them",
+	} {
+		if got := advised(err); !errors.Is(got, err) || !strings.Contains(got.Error(), want) || (err == index.ErrOwn) == strings.Contains(got.Error(), "--force") {
+			t.Error(got)
+		}
+	}
+	if got := advised(index.ErrUnfit); got != index.ErrUnfit {
+		t.Error(got)
+	}
+}
+
 func TestLogSearch(t *testing.T) {
 	s := newSite(t)
 	dir := filepath.Join(s.dir, "store")
@@ -384,9 +419,21 @@ func TestReplies(t *testing.T) {
 	}
 }
 
+// elsewhere has the machine in a zone that is not that of the law.
+func elsewhere(t *testing.T) {
+	local := time.Local
+	time.Local = time.FixedZone("elsewhere", -9*3600)
+	t.Cleanup(func() { time.Local = local })
+}
+
 // TestLogVerify: a register that is whole, one that was altered in its file, and
 // words for who names days without saying whose.
 func TestLogVerify(t *testing.T) {
+	elsewhere(t)
+	rome, err := time.LoadLocation("Europe/Rome")
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := newSite(t)
 	dir := filepath.Join(s.dir, "store")
 	store, err := logstore.Open(context.Background(), logstore.Options{Dir: dir, Now: time.Now, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler)})
@@ -400,7 +447,7 @@ func TestLogVerify(t *testing.T) {
 		}
 	}
 	code, out, errs := pecd("log", "verify", "--config", s.config)
-	if code != 0 || !strings.Contains(out, "entries        1 to 2") || !strings.Contains(out, "chain          whole") || !strings.Contains(out, "not covered    1 to 2") {
+	if code != 0 || !strings.Contains(out, "entries        1 to 2") || !strings.Contains(out, "chain          whole") || !strings.Contains(out, "not covered    1 to 2, "+pointstest.At.In(rome).Format(time.DateTime)+" to ") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
 	if err := store.Close(); err != nil {

@@ -110,6 +110,21 @@ func TestPurgeUnsure(t *testing.T) {
 	}
 }
 
+// TestTermBegan: thirty months are of legal time, with its summer time, wherever the
+// machine is; so shell and daemon do not differ.
+func TestTermBegan(t *testing.T) {
+	rome, err := time.LoadLocation("Europe/Rome")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 11, 30, 12, 0, 0, 0, rome)
+	for _, zone := range []*time.Location{rome, time.UTC, time.FixedZone("elsewhere", -9*3600)} {
+		if got, want := termBegan(now.In(zone), retentionMonths, rome), time.Date(2024, 5, 30, 10, 0, 0, 0, time.UTC); !got.Equal(want) {
+			t.Errorf("in %s: %s, want %s", zone, got, want)
+		}
+	}
+}
+
 // TestPurgeAloneOff: nor does the command itself, where a server says that the clock is
 // off.
 func TestPurgeAloneOff(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -29,7 +30,7 @@ type directoryShowCmd struct {
 // directoryUpdateCmd is pecd directory update.
 type directoryUpdateCmd struct {
 	configFlag
-	Force bool `help:"Take it even if it is older, much smaller, or without our own record."`
+	Force bool `help:"Take it even if it is older or much smaller; never without our own record and certificate."`
 	JSON  bool `name:"json" help:"Print the change as a JSON object."`
 }
 
@@ -154,7 +155,7 @@ func (c *directoryUpdateCmd) Run(ctx context.Context, std streams) error {
 	var change index.Change
 	err = control(ctx, cfg.Store.Path, "/directory/update", updateRequest{c.Force}, &change)
 	if errors.Is(err, errNoDaemon) {
-		change, err = updateAlone(ctx, c.Config, c.Force)
+		change, err = updateAlone(ctx, cfg, c.Config, c.Force)
 	}
 	if err != nil {
 		return err
@@ -193,14 +194,18 @@ func stillTheFile(to io.Writer, file string) error {
 }
 
 // updateAlone updates what the daemon will find when it starts.
-func updateAlone(ctx context.Context, file string, force bool) (index.Change, error) {
+func updateAlone(ctx context.Context, cfg *config.Config, file string, force bool) (index.Change, error) {
+	// What is fetched is kept, and the daemon must be able to keep the next one.
+	if err := asOwner(cfg.Store.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return index.Change{}, err
+	}
 	in, err := load(ctx, file, loading{now: time.Now, live: true, log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return index.Change{}, err
 	}
 	change, err := in.trust.index.Update(ctx, force)
 	if err != nil {
-		return index.Change{}, errors.Join(err, in.close())
+		return index.Change{}, errors.Join(advised(err), in.close())
 	}
 	return *change, in.close()
 }
@@ -236,14 +241,21 @@ func (d *daemon) updateDirectory(w http.ResponseWriter, r *http.Request) {
 	}
 	change, err := d.office.Load().trust.index.Update(r.Context(), u.Force)
 	if err != nil {
-		text := err.Error()
-		if errors.Is(err, index.ErrOlder) || errors.Is(err, index.ErrOwn) || errors.Is(err, index.ErrShrunk) {
-			text += "; if it is right all the same: pecd directory update --force"
-		}
-		http.Error(w, text, http.StatusConflict)
+		http.Error(w, advised(err).Error(), http.StatusConflict)
 		return
 	}
 	answer(w, d.log, change)
+}
+
+// advised is why a directory was not taken, with what to do if it is right.
+func advised(err error) error {
+	switch {
+	case errors.Is(err, index.ErrOlder), errors.Is(err, index.ErrShrunk):
+		return fmt.Errorf("%w; if it is right all the same: pecd directory update --force", err)
+	case errors.Is(err, index.ErrOwn):
+		return fmt.Errorf("%w; if it is right all the same: write provider.name and signer.certificate as the directory has them, then systemctl reload pecd", err)
+	}
+	return err
 }
 
 // answer sends v as JSON.

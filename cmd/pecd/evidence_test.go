@@ -9,23 +9,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"pecd/cmd/pecd/config"
 	"pecd/logstore"
 	"pecd/logstore/seal"
 	"pecd/pec"
-	"pecd/pec/message"
 	"pecd/signer/timestamp/timestamptest"
 )
 
@@ -196,6 +192,35 @@ func TestPurgeBrokenOff(t *testing.T) {
 	}
 }
 
+// TestCheckBesideAPurge: what a purge has named, before the check or while it reads, is no
+// fault, whether it is gone yet or not.
+func TestCheckBesideAPurge(t *testing.T) {
+	a := newArchivist(t, 0, 40)
+	if gone := a.breakOff(t, 240); gone >= 239 {
+		t.Fatalf("%d entries are gone", gone)
+	}
+	store, err := logstore.OpenReadOnly(t.Context(), a.store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	receipt := func(seq int64) logstore.Entry { // which is wrong without its envelope
+		return logstore.Entry{Seq: seq, At: time.Date(2022, 2, 1, 9, 0, 0, 0, time.UTC), Type: logstore.EntryType(pec.KindAcceptance), Identifier: "i1@alfa.example"}
+	}
+	late, early := &storyJudge{store: store}, &storyJudge{store: store} // late looks when it finds a fault
+	if moved, err := early.look(t.Context()); err != nil || !moved || early.gone != 240 || early.begins.IsZero() {
+		t.Fatalf("%+v, %v", early, err)
+	}
+	for _, j := range []*storyJudge{late, early} {
+		if left, found, err := j.judge(t.Context(), []logstore.Entry{receipt(239), receipt(240)}); err != nil || len(left)+len(found) > 0 {
+			t.Errorf("purged: %v, %v, %v", left, found, err)
+		}
+		if left, found, err := j.judge(t.Context(), []logstore.Entry{receipt(240), receipt(241)}); err != nil || len(left) != 1 || len(found) != 1 || found[0].Explained {
+			t.Errorf("purged in part: %v, %v, %v", left, found, err)
+		}
+	}
+}
+
 // breakOff purges through an entry, and is broken off when the first have gone.
 func (a *archivist) breakOff(t *testing.T, through int64) (gone int64) {
 	t.Helper()
@@ -359,111 +384,5 @@ func exec1(t *testing.T, db *sql.DB, q string, args ...any) {
 	t.Helper()
 	if _, err := db.Exec(q, args...); err != nil {
 		t.Fatalf("%s: %v", q, err)
-	}
-}
-
-// TestBackup: a copy is a store, and what is there already is left alone.
-func TestBackup(t *testing.T) {
-	a := newArchivist(t, 0, 1)
-	seals := filepath.Join(a.store, "seals")
-	dir := filepath.Join(a.dir, "copy")
-	if err := os.MkdirAll(filepath.Join(seals, ".part", "2022-02-02"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	a.write(t, "store/seals/.part/2022-02-02/2022-02-02.json", []byte("{"))
-	code, out, errs := pecd("backup", dir, "--json", "--config", a.config)
-	var report backupReport
-	if err := json.Unmarshal([]byte(out), &report); code != 0 || err != nil || report.Entry != 12 || report.Days != 3 {
-		t.Fatalf("exit %d, %v\n%s%s", code, err, out, errs)
-	}
-	if code, out, errs := pecd("log", "verify", "--store", dir); code != 0 || !strings.Contains(out, "entries        1 to 12") {
-		t.Errorf("exit %d\n%s%s", code, out, errs)
-	}
-	if names := tree(t, filepath.Join(dir, "seals")); !slices.Equal(names, slices.DeleteFunc(tree(t, seals), func(n string) bool { return n != "." && strings.HasPrefix(n, ".") })) {
-		t.Errorf("the copy has the seals %v, the store %v", names, tree(t, seals))
-	}
-	if code, _, errs := pecd("backup", filepath.Join(a.dir, "no", "parent"), "--config", a.config); code != 2 || !strings.Contains(errs, "a directory that is there") || strings.Contains(errs, "no register yet") {
-		t.Errorf("into no directory: exit %d\n%s", code, errs)
-	}
-	if code, _, errs := pecd("backup", dir, "--config", a.config); code != 1 || !strings.Contains(errs, "not empty") {
-		t.Errorf("exit %d\n%s", code, errs)
-	}
-}
-
-// tree are the names below dir; each must be for its owner only.
-func tree(t *testing.T, dir string) (names []string) {
-	t.Helper()
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		name, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		names = append(names, name)
-		if info, err := d.Info(); err != nil || info.Mode().Perm()&0o077 != 0 && !strings.HasPrefix(name, ".part") {
-			t.Errorf("%s: %v, %v", path, info.Mode(), err)
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return names
-}
-
-// TestBackupSealsFirst: what vouches for entries is copied before the register, so that
-// none of it is about entries that the copy lacks.
-func TestBackupSealsFirst(t *testing.T) {
-	a := newArchivist(t, 0, 1)
-	cfg, err := config.Load(a.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := logstore.Open(t.Context(), logstore.Options{Dir: a.store, Rand: rand.Reader})
-	if err != nil {
-		t.Fatal(err)
-	}
-	witness := filepath.Join(cfg.Seal.Path, "witness")
-	if err := os.MkdirAll(witness, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	// The first progress is told while the database is copied: now a witness hears of it.
-	heard := false
-	dir := filepath.Join(a.dir, "copy")
-	_, err = makeBackup(t.Context(), store, cfg, dir, func(int64, int64) {
-		if !heard {
-			heard = true
-			a.write(t, filepath.Join("store", "seals", "witness", "2022-02-02.jsonl"), []byte("{}\n"))
-		}
-	})
-	if err := errors.Join(err, store.Close()); err != nil || !heard {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "seals", "witness", "2022-02-02.jsonl")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the copy has what was heard after its register: %v", err)
-	}
-}
-
-// TestBackupOfLosses: files that the store has lost are named, and the copy stays.
-func TestBackupOfLosses(t *testing.T) {
-	a := newArchivist(t, 0, 1)
-	store, err := logstore.Open(t.Context(), logstore.Options{Dir: a.store, Rand: rand.Reader})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := logstore.Entry{At: time.Date(2022, 2, 2, 10, 0, 0, 0, time.UTC), Type: logstore.EntryVirus, Sender: "alice@alfa.example", SendingProvider: "Alfa PEC S.p.A."}
-	_, err = store.Commit(t.Context(), logstore.Tx{At: e.At, Acts: []logstore.Act{{Entry: e, Keep: &logstore.Kept{Content: message.Text([]byte("infetto")), Virus: "Eicar", Until: e.At.AddDate(3, 0, 0), Source: logstore.KeptReception}}}})
-	if err := errors.Join(err, store.Close(), os.Remove(filepath.Join(a.store, "virus", "1"))); err != nil {
-		t.Fatal(err)
-	}
-	dir := filepath.Join(a.dir, "copy")
-	code, out, errs := pecd("backup", dir, "--config", a.config)
-	if code != 1 || !strings.Contains(out, "LOST           virus/1 is not there") || strings.Contains(out+errs, "no register yet") {
-		t.Errorf("exit %d\n%s%s", code, out, errs)
-	}
-	if code, out, errs := pecd("log", "verify", "--store", dir); code != 0 {
-		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,13 +37,18 @@ type logVerdict struct {
 	Problems []*seal.Problem  `json:"problems,omitempty"`
 	Register *logstore.Result `json:"register,omitempty"`
 	Sound    bool             `json:"sound"`
+
+	zone *time.Location // of what is printed
 }
 
 // Run verifies exported days, the register, or the register against the days and
 // what others heard of it.
 func (c *logVerifyCmd) Run(ctx context.Context, std streams) error {
-	v, store, err := logVerdict{Sound: true}, c.Store, error(nil)
+	v, store := logVerdict{Sound: true}, c.Store
+	_, zone, err := storeAndZone(c.Config, cmp.Or(c.Store, c.Days))
+	v.zone = zone
 	switch {
+	case err != nil:
 	case c.Days != "":
 		err = c.days(ctx, &v)
 	case store == "":
@@ -243,10 +249,10 @@ func (v logVerdict) print(w io.Writer) error {
 	if v.Register == nil {
 		return nil
 	}
-	return printRegister(w, *v.Register)
+	return printRegister(w, *v.Register, v.zone)
 }
 
-func printRegister(w io.Writer, r logstore.Result) error {
+func printRegister(w io.Writer, r logstore.Result, loc *time.Location) error {
 	if r.Entries == 0 {
 		_, err := fmt.Fprintln(w, "the register is empty")
 		return err
@@ -271,7 +277,7 @@ func printRegister(w io.Writer, r logstore.Result) error {
 	}
 	if u := r.Uncovered; u.Last > 0 {
 		_, err := fmt.Fprintf(w, "not covered    %d to %d, %s to %s: whoever can write to the store could have written them anew\n",
-			u.First, u.Last, u.Since.Local().Format(time.DateTime), u.Until.Local().Format(time.DateTime))
+			u.First, u.Last, u.Since.In(loc).Format(time.DateTime), u.Until.In(loc).Format(time.DateTime))
 		return err
 	}
 	return nil

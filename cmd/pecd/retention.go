@@ -125,7 +125,11 @@ func (c *logPurgeCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	order, err := c.order(ctx, verifier)
+	zone, err := time.LoadLocation(cfg.Provider.Timezone)
+	if err != nil {
+		return cfg.Problem("provider.timezone", err, "")
+	}
+	order, err := c.order(ctx, verifier, zone)
 	if err != nil {
 		return err
 	}
@@ -141,26 +145,32 @@ func (c *logPurgeCmd) Run(ctx context.Context, std streams) error {
 	if c.JSON {
 		return json.NewEncoder(std.out).Encode(report)
 	}
-	return report.print(std.out)
+	return report.print(std.out, zone)
 }
 
-func (r purgeReport) print(w io.Writer) (err error) {
+func (r purgeReport) print(w io.Writer, zone *time.Location) (err error) {
 	switch {
 	case r.Applied:
 		_, err = fmt.Fprintf(w, "%d entries removed, through %d; %d octets given back\n", r.Entries, r.Through, r.Freed)
 	case r.Entries == 0:
-		_, err = fmt.Fprintf(w, "nothing can go: all that the packages hold is gone already, or from after %s\n", r.Before.Format(time.DateOnly))
+		_, err = fmt.Fprintf(w, "nothing can go: all that the packages hold is gone already, or from after %s\n", r.Before.In(zone).Format(time.DateOnly))
 	default:
 		_, err = fmt.Fprintf(w, "%d entries would go, through %d; --apply removes them\n", r.Entries, r.Through)
 	}
 	return err
 }
 
+// termBegan is when a term of months that ends now began, in legal time: neither the
+// zone of the shell nor that of the daemon counts, and months may differ by an hour.
+func termBegan(now time.Time, months int, zone *time.Location) time.Time {
+	return now.In(zone).AddDate(0, -months, 0)
+}
+
 // order verifies the packages and says what they allow to remove: a run of months
 // without a gap, all of them over.
-func (c *logPurgeCmd) order(ctx context.Context, v *seal.Verifier) (o purgeOrder, err error) {
+func (c *logPurgeCmd) order(ctx context.Context, v *seal.Verifier, zone *time.Location) (o purgeOrder, err error) {
 	var packs []seal.Pack
-	o.Before = clock().AddDate(0, -c.Months, 0)
+	o.Before = termBegan(clock(), c.Months, zone)
 	for _, name := range c.Packages {
 		p, until, err := readPack(ctx, v, name)
 		if err != nil {
@@ -283,12 +293,12 @@ func (d *daemon) purgeNow(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not an order: "+err.Error(), http.StatusBadRequest)
 		return
 	}
-	if o.Before.After(clock().AddDate(0, -retentionMonths, 0)) {
-		http.Error(w, "the register is kept for 30 months at least", http.StatusBadRequest)
-		return
-	}
 	if d.time.unsure() {
 		http.Error(w, errUnsure.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	if o.Before.After(termBegan(clock(), retentionMonths, d.office.Load().location)) {
+		http.Error(w, "the register is kept for 30 months at least", http.StatusBadRequest)
 		return
 	}
 	d.work(w, r, func(ctx context.Context, progress func(done, total int64)) (any, error) {

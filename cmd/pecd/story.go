@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -203,7 +204,7 @@ func (c *logCheckCmd) Run(ctx context.Context, std streams) error {
 	}
 	defer store.Close()
 	w := bufio.NewWriter(std.out)
-	sum, err := c.check(ctx, store, q, cfg.Provider.Name, w, std.err)
+	sum, err := c.check(ctx, store, q, w, std.err)
 	if err != nil {
 		return err
 	}
@@ -221,32 +222,30 @@ func (c *logCheckCmd) Run(ctx context.Context, std streams) error {
 	return err
 }
 
-func (c *logCheckCmd) check(ctx context.Context, store *logstore.Reader, q logstore.Query, provider string, w io.Writer, terminal io.Writer) (sum checkSum, err error) {
+func (c *logCheckCmd) check(ctx context.Context, store *logstore.Reader, q logstore.Query, w io.Writer, terminal io.Writer) (sum checkSum, err error) {
 	st, err := store.Stats(ctx)
 	if err != nil {
 		return sum, err
 	}
-	var begins time.Time
-	if gone, err := store.PurgedThrough(ctx); err != nil {
+	j := &storyJudge{store: store}
+	if _, err := j.look(ctx); err != nil {
 		return sum, err
-	} else if gone.Seq > 0 {
-		oldest, err := store.LinkAt(ctx, gone.Seq+1)
-		if err != nil {
-			return sum, err
-		}
-		begins = oldest.At
 	}
 	show, read := progress(terminal), int64(0)
 	err = store.Stories(ctx, func(entries []logstore.Entry) error {
 		if read += int64(len(entries)); show != nil && read < st.Entries {
 			show(read, st.Entries)
 		}
-		first := entries[0].At
+		left, found, err := j.judge(ctx, entries)
+		if err != nil || len(left) == 0 {
+			return err
+		}
+		first := left[0].At
 		if first.Before(q.Since) || !q.Until.IsZero() && !first.Before(q.Until) {
 			return nil
 		}
 		sum.Messages++
-		for _, f := range consistency.Story(entries, provider, begins, clock()) {
+		for _, f := range found {
 			if f.Explained {
 				sum.Explained++
 			} else {
@@ -262,6 +261,48 @@ func (c *logCheckCmd) check(ctx context.Context, store *logstore.Reader, q logst
 		show(st.Entries, st.Entries)
 	}
 	return sum, err
+}
+
+// A storyJudge holds stories against the rules, without the entries that a purge has
+// named. They go one after the other, while the register is read, and some of them stay
+// where the purge was broken off.
+type storyJudge struct {
+	store  *logstore.Reader
+	gone   int64     // the last entry that was purged
+	begins time.Time // when the one after it was made; zero: none was purged
+}
+
+// look finds out where the register begins, and reports whether that is another entry
+// than before.
+func (j *storyJudge) look(ctx context.Context) (moved bool, err error) {
+	gone, err := j.store.PurgedThrough(ctx)
+	if err != nil || gone.Seq == j.gone {
+		return false, err
+	}
+	oldest, err := j.store.LinkAt(ctx, gone.Seq+1)
+	if err != nil {
+		return false, err
+	}
+	j.gone, j.begins = gone.Seq, oldest.At
+	return true, nil
+}
+
+// judge returns the entries that count and what is to be said of them. What lacks may
+// have gone since the last look.
+func (j *storyJudge) judge(ctx context.Context, entries []logstore.Entry) (left []logstore.Entry, found []consistency.Finding, err error) {
+	for {
+		left = slices.DeleteFunc(entries, func(e logstore.Entry) bool { return e.Seq <= j.gone })
+		if len(left) == 0 {
+			return nil, nil, nil
+		}
+		if found = consistency.Story(left, j.begins, clock()); len(found) == 0 {
+			return left, nil, nil
+		}
+		if moved, err := j.look(ctx); err != nil || !moved {
+			return left, found, err
+		}
+		entries = left
+	}
 }
 
 func (c *logCheckCmd) print(w io.Writer, f consistency.Finding) error {

@@ -32,7 +32,11 @@ type virusExportCmd struct {
 
 // Run lists the infected messages that are kept (RFC 6109, 2.2.4).
 func (c *virusListCmd) Run(ctx context.Context, std streams) error {
-	store, err := openReader(ctx, c.Config)
+	dir, zone, err := storeAndZone(c.Config, "")
+	if err != nil {
+		return err
+	}
+	store, err := logstore.OpenReadOnly(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -57,8 +61,8 @@ func (c *virusListCmd) Run(ctx context.Context, std streams) error {
 	w := tabwriter.NewWriter(std.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NO\tFOUND\tAT\tSENDER\tVIRUS\tOCTETS\tKEPT UNTIL\tIDENTIFIER")
 	for _, m := range list {
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", m.ID, m.At.Local().Format(time.DateTime), m.Source, m.Sender, m.Virus, m.Size,
-			m.Until.Local().Format(time.DateOnly), m.Identifier)
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", m.ID, m.At.In(zone).Format(time.DateTime), m.Source, m.Sender, m.Virus, m.Size,
+			m.Until.In(zone).Format(time.DateOnly), m.Identifier)
 	}
 	return w.Flush()
 }

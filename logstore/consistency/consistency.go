@@ -47,10 +47,10 @@ func (f Finding) String() string {
 }
 
 // Story checks all entries of one identifier, the oldest first, as of now.
-// provider is our own name; begins is the instant of the first entry that is left
-// after a purge of the register, zero if nothing was purged.
-func Story(entries []logstore.Entry, provider string, begins, now time.Time) []Finding {
-	s := &story{provider: provider, begins: begins, now: now, fates: map[string]*fate{}, told: map[string]bool{}}
+// begins is the instant of the first entry that is left after a purge of the register,
+// zero if nothing was purged.
+func Story(entries []logstore.Entry, begins, now time.Time) []Finding {
+	s := &story{begins: begins, now: now, fates: map[string]*fate{}, told: map[string]bool{}}
 	for _, e := range entries {
 		s.id = e.Identifier
 		s.read(e)
@@ -61,10 +61,9 @@ func Story(entries []logstore.Entry, provider string, begins, now time.Time) []F
 
 // A story is what the entries of an identifier say.
 type story struct {
-	id       pec.Identifier
-	provider string
-	begins   time.Time
-	now      time.Time
+	id     pec.Identifier
+	begins time.Time
+	now    time.Time
 
 	envelopes, acceptances []logstore.Entry
 	order                  []*fate

@@ -24,8 +24,8 @@ func (s *story) judge() {
 	}
 }
 
-// dispatch: one envelope and one acceptance of a message of ours, and none of one of
-// another provider.
+// dispatch: one envelope and one acceptance of a message of ours, under one name of a
+// provider. Which it is does not count: we may have had another then.
 func (s *story) dispatch() {
 	if len(s.envelopes) == 0 && len(s.acceptances) == 0 {
 		return
@@ -33,10 +33,10 @@ func (s *story) dispatch() {
 	if len(s.envelopes) != 1 || len(s.acceptances) != 1 {
 		s.find(0, "", false, "%d transport envelopes and %d acceptance receipts, one of each must be", len(s.envelopes), len(s.acceptances))
 	}
-	for _, list := range [][]logstore.Entry{s.envelopes, s.acceptances} {
-		for _, e := range list {
-			if e.SendingProvider != s.provider {
-				s.find(e.Seq, "", false, "%s of a message that %s sent", e.Type, e.SendingProvider)
+	for _, a := range s.acceptances {
+		for _, e := range s.envelopes {
+			if a.SendingProvider != e.SendingProvider {
+				s.find(a.Seq, "", false, "%s names %s as the sender's provider, the envelope %s", a.Type, a.SendingProvider, e.SendingProvider)
 			}
 		}
 	}

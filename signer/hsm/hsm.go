@@ -175,7 +175,7 @@ func (k *Key) attempt(j job) (signature []byte, err error) {
 // once does j in one session. After an error that session and all idle ones are
 // gone: they have most likely met the same fate.
 func (k *Key) once(j job, mayReuse bool) (signature []byte, generation uint64, err error) {
-	k.module.use.RLock()
+	k.module.begin()
 	defer k.module.use.RUnlock()
 	generation = k.module.generation
 	s, err := k.session(mayReuse, generation)

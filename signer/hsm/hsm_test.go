@@ -290,6 +290,8 @@ func TestHangsAlone(t *testing.T) {
 			if err := m.restart(m.generation); err != nil {
 				t.Errorf("when the call has ended: %v", err)
 			}
+			m.begin() // nor does the door stay closed
+			m.use.RUnlock()
 			return
 		default:
 			if !m.use.TryRLock() {
@@ -297,6 +299,28 @@ func TestHangsAlone(t *testing.T) {
 			}
 			m.use.RUnlock()
 		}
+	}
+}
+
+// TestRestartAmongCalls: a module that is never idle is started anew all the same, and
+// begins calls again then.
+func TestRestartAmongCalls(t *testing.T) {
+	m := &module{api: &fake{}, users: 1}
+	generation, calls := m.generation, 0
+	m.begin()
+	err := m.restartWith(generation, func() { // the next call begins, if it may, before the last one ends
+		if m.door.TryLock() {
+			m.door.Unlock()
+			m.begin()
+			calls++
+		}
+		m.use.RUnlock()
+	})
+	if err != nil || m.generation != generation+1 || calls != restartAlone {
+		t.Errorf("%d calls, %v", calls, err)
+	}
+	if !m.door.TryLock() || !m.use.TryLock() {
+		t.Error("no call may begin after it")
 	}
 }
 

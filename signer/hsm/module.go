@@ -38,6 +38,10 @@ type module struct {
 	use        sync.RWMutex
 	generation uint64
 
+	// door is passed by who begins a call, and held by a restart that has found no
+	// moment without one.
+	door sync.Mutex
+
 	mu    sync.Mutex
 	users int // keys; guarded by mu; 0: not initialised
 }
@@ -99,21 +103,45 @@ func (m *module) initialize() error {
 	return nil
 }
 
-// How often, and how long in between, restart looks whether all calls have ended.
+// begin holds use for reading, for a call.
+func (m *module) begin() {
+	m.door.Lock()
+	defer m.door.Unlock()
+	m.use.RLock()
+}
+
+// How often, and how long in between, restart looks whether all calls have ended, and
+// after how many looks it lets no call begin any more.
 const (
 	restartTries = 100
 	restartPause = 20 * time.Millisecond
+	restartAlone = restartTries / 2
+	restartTerm  = restartTries * restartPause
 )
 
 // restart ends and begins the module anew, unless somebody has done that since
 // generation. It waits two seconds for calls that are under way: one that hangs holds
-// up itself, and waiting in line for it would hold up all others.
+// up itself, and waiting in line for it would hold up all others. Where calls follow
+// each other without a gap, those that begin in the last second wait for its end.
 func (m *module) restart(generation uint64) error {
+	return m.restartWith(generation, func() { time.Sleep(restartPause) })
+}
+
+// restartWith is restart that calls pause after each look.
+func (m *module) restartWith(generation uint64, pause func()) error {
+	alone := false
+	defer func() {
+		if alone {
+			m.door.Unlock()
+		}
+	}()
 	for n := 0; !m.use.TryLock(); n++ {
 		if n == restartTries {
-			return fmt.Errorf("%w: a call of the module hangs, so it is not started anew", ErrUnavailable)
+			return fmt.Errorf("%w: calls of the module did not end within %v, so it is not started anew", ErrUnavailable, restartTerm)
 		}
-		time.Sleep(restartPause)
+		// Another restart that holds it serves this one too.
+		alone = alone || n >= restartAlone && m.door.TryLock()
+		pause()
 	}
 	defer m.use.Unlock()
 	if m.generation != generation {

@@ -303,6 +303,48 @@ func TestDoubted(t *testing.T) {
 	}
 }
 
+// TestRenamed: a directory that calls us by the name that we go by now follows one that
+// knows us by the former name, and no other does.
+func TestRenamed(t *testing.T) {
+	s := newScene(t)
+	called := func(name string) func(*Options) {
+		return func(o *Options) {
+			o.Name = name
+			o.Usable = func(d *directory.Directory) error {
+				if p, ok := d.ByCertificate([]byte("certificate of Alfa")); !ok || p.Name != name {
+					return fmt.Errorf("we are not %s there", name)
+				}
+				return nil
+			}
+		}
+	}
+	was, other := provider("Alfa", "alfa.example"), provider("Beta", "beta.example")
+	s.publish(was, other)
+	s.update(s.keeper(called("Alfa")))
+	now := was
+	now.Name = "Alfa Nuova"
+	s.publish(now, other)
+	for _, name := range []string{"Alfa", "Another"} {
+		k := s.keeper(called(name))
+		if err := k.Load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := k.Update(t.Context(), false); !errors.Is(err, ErrOwn) {
+			t.Errorf("as %s: %v", name, err)
+		}
+		if _, err := k.Update(t.Context(), true); !errors.Is(err, ErrUnfit) {
+			t.Errorf("as %s, by force: %v", name, err)
+		}
+	}
+	k := s.keeper(called("Alfa Nuova"))
+	if err := k.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := k.Update(t.Context(), false); err != nil || !c.Taken || owner(k, "alfa.example") != "Alfa Nuova" {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 // TestUnfit: what whoever uses the directory cannot work with does not take the place of
 // the good one, in memory or on disk, whatever is forced.
 func TestUnfit(t *testing.T) {

@@ -51,8 +51,8 @@ type Change struct {
 // Update gets the directory, and takes it if it is another than the one in use.
 // Whatever fails, the one in use stays. With force it is fetched whatever the
 // server says about its version, and taken even if it is older, smaller or
-// without us: ErrOlder, ErrShrunk, ErrOwn. A signature that does not hold and a
-// record that contradicts another cannot be forced.
+// without us: ErrOlder, ErrShrunk, ErrOwn. A signature that does not hold, a record
+// that contradicts another, and what Usable refuses cannot be forced.
 func (k *Keeper) Update(ctx context.Context, force bool) (*Change, error) {
 	k.updates.Lock()
 	defer k.updates.Unlock()
@@ -207,7 +207,9 @@ func (k *Keeper) compareOwn(old, d *directory.Directory) error {
 	}
 	der := k.o.Certificate(k.o.Now())
 	was, had := old.ByCertificate(der)
-	if p, ok := d.ByCertificate(der); had && (!ok || !strings.EqualFold(p.Name, was.Name)) {
+	p, ok := d.ByCertificate(der)
+	// A record that has our certificate and our name is ours, whatever it was called.
+	if had && (!ok || !strings.EqualFold(p.Name, was.Name) && p.Name != k.o.Name) {
 		return fmt.Errorf("%w: not the certificate that we sign with", ErrOwn)
 	}
 	return nil

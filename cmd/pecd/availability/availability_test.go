@@ -111,6 +111,19 @@ func TestStopwatch(t *testing.T) {
 	if both, err := ReadTimes(dir, "2026-11-01", "2026-12-31"); err != nil || both.Count() != 107 {
 		t.Errorf("%d acceptances: %v", both.Count(), err)
 	}
+	// A clock that was ahead, then back within a day, then right.
+	observe(day.AddDate(0, 1, 0), 5, time.Microsecond)
+	observe(day.AddDate(0, 1, -1), 6, time.Microsecond)
+	observe(day.AddDate(0, 0, 3), 11, time.Microsecond)
+	observe(day.AddDate(0, 0, 4), 12, time.Microsecond)
+	for span, want := range map[[2]string]uint64{{"2026-11-30", "2026-11-30"}: 11, {"2026-12-01", "2026-12-01"}: 12, {"2026-12-26", "2026-12-27"}: 11, {"2026-11-01", "2026-12-31"}: 141} {
+		if times, err := ReadTimes(dir, span[0], span[1]); err != nil || times.Count() != want {
+			t.Errorf("%v: %d acceptances, want %d: %v", span, times.Count(), want, err)
+		}
+	}
+	if st, err := os.Stat(filepath.Join(dir, TimesName)); err != nil || st.Size() != int64(5*timesLine) {
+		t.Errorf("not a line for each of five days: %v, %v", st.Size(), err)
+	}
 	if none, err := ReadTimes(t.TempDir(), "2026-11-01", "2026-12-31"); err != nil || none.Within(0.5) != 0 {
 		t.Errorf("without a file: %s, %v", none.Within(0.5), err)
 	}

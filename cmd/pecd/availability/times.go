@@ -108,11 +108,13 @@ func (w *Stopwatch) resume() error {
 	return err
 }
 
-// Observe counts an acceptance on the day of now that took d.
+// Observe counts an acceptance on the day of now that took d. A clock that is set back
+// by less than a day begins no line anew; after one that was further ahead, the day of
+// now does, or all that follows would count for a day that is yet to come.
 func (w *Stopwatch) Observe(now time.Time, d time.Duration) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if day := now.Format(time.DateOnly); day > w.day {
+	if day := now.Format(time.DateOnly); day > w.day || now.AddDate(0, 0, 1).Format(time.DateOnly) < w.day {
 		if err := w.flush(); err != nil {
 			return err
 		}

@@ -1,7 +1,7 @@
 // Package clockwatch watches how far the clock of this machine may be from UTC:
 // one second is what the rules allow (DM 2/11/2005, art. 9; docs/rules.md, C1). It asks
-// NTP servers, or else the kernel what whoever keeps its clock has told it. It sets
-// no clock.
+// NTP servers, which measure that, or else the kernel, which bounds it by what whoever
+// keeps its clock has told it. It sets no clock.
 package clockwatch
 
 import (
@@ -18,6 +18,12 @@ import (
 
 // Limit is how far a provider's clock may be from UTC.
 const Limit = time.Second
+
+// KernelLimit is how far the kernel may say that the clock is off at most. That is no
+// measurement, but a bound, which grows by half a millisecond a second until somebody
+// corrects the clock: systemd-timesyncd, which asks every 2048 seconds, lets it reach
+// a second, and two where one answer is lost, with a clock that is right.
+const KernelLimit = 2500 * time.Millisecond
 
 // Defaults of Options.
 const (
@@ -67,11 +73,11 @@ type Status struct {
 	Checked time.Time
 	// Known says that Offset is: a server or the kernel vouches for it.
 	Known bool
-	// Offset is how far the clock is off, or may be.
+	// Offset is how far the clock is off, as a server says; the kernel: may be off.
 	Offset time.Duration
 	By     string // the server, or "kernel"
 	// Doubt says that what the clock shows must not be certified: it is off by more
-	// than Limit, or has jumped and nobody says that it is right now.
+	// than Limit, or KernelLimit, or has jumped and nobody says that it is right now.
 	Doubt bool
 	// Unsure says that nothing may follow from the clock that cannot be taken back:
 	// Doubt, or nobody has vouched for it yet (Options.Hold).
@@ -198,7 +204,7 @@ func (w *Watch) Look(ctx context.Context) {
 		st = Status{Checked: st.Checked, Doubt: true, Err: errJumped}
 	case st.Known:
 		w.vouched, w.wrong = true, 0
-		if st.Doubt = st.Offset.Abs() > Limit; st.Doubt {
+		if st.Doubt = st.Offset.Abs() > LimitOf(st.By); st.Doubt {
 			w.wrong = max(steady, 1)
 		}
 	case w.wrong > 0:
@@ -217,6 +223,17 @@ func (w *Watch) Look(ctx context.Context) {
 		w.o.Log.Info("the clock is right", "offset", st.Offset, "by", st.By)
 	}
 	w.first.Do(func() { close(w.looked) })
+}
+
+// kernel is the By of a Status where no server says what the time is.
+const kernel = "kernel"
+
+// LimitOf is the limit for an offset that by has told: a server, or the kernel.
+func LimitOf(by string) time.Duration {
+	if by == kernel {
+		return KernelLimit
+	}
+	return Limit
 }
 
 // errJumped says that answers do not count.
@@ -255,7 +272,7 @@ func (w *Watch) ask(ctx context.Context) Status {
 	case !k.Synchronised:
 		errs = append(errs, errors.New("the kernel's clock is not synchronised: run chrony, ntpd or systemd-timesyncd, or name servers in time.ntp"))
 	default:
-		st.Known, st.Offset, st.By = true, k.Error, "kernel"
+		st.Known, st.Offset, st.By = true, k.Error, kernel
 	}
 	st.Err = errors.Join(errs...)
 	return st

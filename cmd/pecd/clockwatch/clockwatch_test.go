@@ -56,7 +56,7 @@ func FuzzRead(f *testing.F) {
 
 // TestLook: what servers and kernel say, and what follows from it.
 func TestLook(t *testing.T) {
-	right, wrong := serve(t, 0, nil), serve(t, 5*time.Second, nil)
+	right, wrong, two := serve(t, 0, nil), serve(t, 5*time.Second, nil), serve(t, 2*time.Second, nil)
 	dead := serve(t, 0, func([]byte) []byte { return nil })
 	good := func() (Kernel, error) { return Kernel{true, 20 * time.Millisecond}, nil }
 	bad := func() (Kernel, error) { return Kernel{}, nil }
@@ -72,6 +72,9 @@ func TestLook(t *testing.T) {
 		{"median", []string{wrong, right, right}, bad, true, false, right},
 		{"kernel in place of a dead server", []string{dead}, good, true, false, "kernel"},
 		{"kernel", nil, good, true, false, "kernel"},
+		{"between two questions of timesyncd", nil, func() (Kernel, error) { return Kernel{true, 1100 * time.Millisecond}, nil }, true, false, "kernel"},
+		{"one of them not answered", nil, func() (Kernel, error) { return Kernel{true, 2200 * time.Millisecond}, nil }, true, false, "kernel"},
+		{"off by less than the kernel may be", []string{two}, good, true, true, two},
 		{"wide", nil, func() (Kernel, error) { return Kernel{true, 3 * time.Second}, nil }, true, true, "kernel"},
 		{"nobody", nil, bad, false, false, ""},
 		{"broken", nil, func() (Kernel, error) { return Kernel{}, errors.New("no") }, false, false, ""},

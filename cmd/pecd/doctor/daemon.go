@@ -6,6 +6,7 @@ import (
 	"net"
 	"time"
 
+	"pecd/cmd/pecd/clockwatch"
 	"pecd/plugins/host"
 )
 
@@ -77,7 +78,7 @@ func (v *visit) watchedClock(ctx context.Context) {
 	if v.Control(ctx, "/clock", &c) != nil || !c.Doubt {
 		return // that the daemon does not answer is told for its plugins
 	}
-	if c.Offset.Abs() > maxClockError {
+	if c.Offset.Abs() > clockwatch.LimitOf(c.By) {
 		v.add("clock", "the clock is off by %s, says %s", c.Offset.Round(time.Millisecond), c.By)
 		return
 	}
@@ -87,11 +88,8 @@ func (v *visit) watchedClock(ctx context.Context) {
 // A Clock is what the kernel says of the machine's clock.
 type Clock struct {
 	Synchronised bool
-	Error        time.Duration // estimated, at most
+	Error        time.Duration // at most, by its reckoning
 }
-
-// maxClockError is how far the time of a certification may be off.
-const maxClockError = time.Second
 
 func (v *visit) clock() {
 	if v.Clock == nil {
@@ -102,7 +100,7 @@ func (v *visit) clock() {
 		v.add("clock", "the kernel does not tell how good the clock is: %s", text(err))
 	case !c.Synchronised:
 		v.add("clock", "nothing keeps the clock of this machine right")
-	case c.Error > maxClockError:
+	case c.Error > clockwatch.KernelLimit:
 		v.add("clock", "the clock may be off by %s", c.Error)
 	}
 }

@@ -438,6 +438,11 @@ func sites(st *stage.Stage) []broken {
 			waitingStore(t, s)
 			s.Config.Seal.TSA = []string{"http://127.0.0.1:9"}
 		}, words: "and is not sealed", ids: []string{"outbox-old", "seal-late", "tsa-down", "ledger-overdue"}},
+		{name: "not late by an entry that was written late", site: func(t *testing.T, s *Site) {
+			waitingStore(t, s)
+			enter(t, s, storetest.At.AddDate(0, 0, -9))
+			s.Config.Seal.TSA, s.Now = []string{"http://127.0.0.1:9"}, storetest.At.Add(time.Hour)
+		}, ids: []string{"outbox-old", "tsa-down"}},
 		{name: "seal late and the directory gone", site: func(t *testing.T, s *Site) {
 			waitingStore(t, s)
 			s.Config.Seal.TSA, s.Config.Seal.Path = []string{"http://127.0.0.1:9"}, "/nonexistent/seals"
@@ -482,6 +487,9 @@ func sites(st *stage.Stage) []broken {
 		{name: "clock off", site: func(_ *testing.T, s *Site) {
 			s.Clock = func() (Clock, error) { return Clock{Synchronised: true, Error: 3 * time.Second}, nil }
 		}, words: "off by 3s", ids: []string{"clock"}},
+		{name: "clock between two questions of timesyncd", site: func(_ *testing.T, s *Site) {
+			s.Clock = func() (Clock, error) { return Clock{Synchronised: true, Error: 2200 * time.Millisecond}, nil }
+		}},
 		{name: "the daemon's clock", site: func(_ *testing.T, s *Site) {
 			s.Control = func(_ context.Context, path string, out any) error {
 				if c, ok := out.(*WatchedClock); ok {
@@ -490,6 +498,14 @@ func sites(st *stage.Stage) []broken {
 				return nil
 			}
 		}, words: "off by -2.5s, says ntp.example", ids: []string{"clock"}},
+		{name: "the daemon's clock jumped between two questions", site: func(_ *testing.T, s *Site) {
+			s.Control = func(_ context.Context, path string, out any) error {
+				if c, ok := out.(*WatchedClock); ok {
+					*c = WatchedClock{Doubt: true, Offset: 2200 * time.Millisecond, By: "kernel"}
+				}
+				return nil
+			}
+		}, words: "has jumped", ids: []string{"clock"}},
 		{name: "no MX", site: func(_ *testing.T, s *Site) { s.Resolver = names{err: &net.DNSError{IsNotFound: true}} }, words: "alfa.example has no MX", ids: []string{"mx"}},
 		{name: "no DNS", site: func(_ *testing.T, s *Site) { s.Resolver = names{err: &net.DNSError{Err: "timeout"}} }, words: "timeout", ids: []string{"dns"}},
 		{name: "socket gone", site: func(t *testing.T, s *Site) {
@@ -623,6 +639,18 @@ func waitingStore(t *testing.T, s *Site) {
 	l := *s.Loaded
 	l.Index.Checked = s.Now
 	s.Loaded = &l
+}
+
+// enter adds an entry of an instant.
+func enter(t *testing.T, s *Site, at time.Time) {
+	store, err := logstore.Open(t.Context(), logstore.Options{Dir: s.Config.Store.Path, Rand: rand.Reader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = store.Commit(t.Context(), logstore.Tx{At: at, Acts: []logstore.Act{{Entry: logstore.Entry{Type: "prova"}}}})
+	if err := errors.Join(err, store.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestPortsElsewhere: a Postfix that does not listen at this machine's own address is

@@ -150,13 +150,14 @@ func (v *visit) sealed(ctx context.Context, r *logstore.Reader) {
 	if n := len(days); n > 0 {
 		next = days[n-1].Next()
 	} else {
-		months, err := r.Months(ctx, zone)
-		if err != nil || len(months) == 0 {
-			return // an empty register
-		}
-		first, err := r.LinkAt(ctx, months[0].First)
+		// As the sealer has it: the day of the first entry, whatever instants follow.
+		gone, err := r.PurgedThrough(ctx)
 		if err != nil {
 			return
+		}
+		first, err := r.LinkAt(ctx, gone.Seq+1)
+		if err != nil {
+			return // an empty register
 		}
 		next = seal.DayOf(first.At, zone)
 	}
