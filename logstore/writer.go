@@ -77,6 +77,8 @@ func (s *SQLite) submitTo(ctx context.Context, queue chan<- job, j job) error {
 	select {
 	case <-s.closing:
 		return failure("store is closing", ErrUnavailable)
+	case <-ctx.Done(): // not by chance: who has given up must not find it done
+		return failure("waiting for the writer", ctx.Err())
 	default:
 	}
 	select {

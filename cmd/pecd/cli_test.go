@@ -419,17 +419,13 @@ func TestReplies(t *testing.T) {
 	}
 }
 
-// elsewhere has the machine in a zone that is not that of the law.
-func elsewhere(t *testing.T) {
-	local := time.Local
-	time.Local = time.FixedZone("elsewhere", -9*3600)
-	t.Cleanup(func() { time.Local = local })
-}
+// The tests are on a machine in a zone that is not that of the law. It is set before
+// anything runs that reads it.
+func init() { time.Local = time.FixedZone("elsewhere", -9*3600) }
 
 // TestLogVerify: a register that is whole, one that was altered in its file, and
 // words for who names days without saying whose.
 func TestLogVerify(t *testing.T) {
-	elsewhere(t)
 	rome, err := time.LoadLocation("Europe/Rome")
 	if err != nil {
 		t.Fatal(err)

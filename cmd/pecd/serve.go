@@ -35,7 +35,8 @@ import (
 
 // drainTime is how long messages under way may take after SIGTERM. Then they are cut
 // off, and what they must still make durable has socket.Keeper.Grace. systemd kills
-// after TimeoutStopSec, which must be longer than both and the courier's time.
+// after TimeoutStopSec, which must be longer than both, the courier's time, and
+// closingTime with act's for the commit, which the courier waits for.
 const drainTime = 15 * time.Second
 
 // serveCmd is pecd serve.

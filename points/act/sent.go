@@ -16,6 +16,7 @@ import (
 	"pecd/pec"
 	"pecd/points/delivery"
 	"pecd/points/reception"
+	"pecd/signer"
 )
 
 // Timeouts of RFC 6109, 3.1.6.
@@ -205,7 +206,7 @@ type ledgerRow struct {
 
 // expire issues one batch of notices and reports whether more may be due. A row for
 // which none can be made holds up no other: it goes into passed, the rows that are
-// looked past, since they stay the oldest.
+// looked past, since they stay the oldest. While nothing can be signed there is no more.
 func (c *Clerk) expire(ctx context.Context, after time.Duration, last bool, passed map[ledgerRow]bool) (more bool, err error) {
 	at, limit := c.instant(), batch+len(passed)
 	rows, err := c.Store.Overdue(ctx, at.Add(-after), last, limit)
@@ -214,12 +215,17 @@ func (c *Clerk) expire(ctx context.Context, after time.Duration, last bool, pass
 	}
 	tx := logstore.Tx{At: at}
 	var wrong error // the first
+	away := false
 	for _, row := range rows {
 		name := ledgerRow{row.Identifier, row.Recipient}
 		if passed[name] {
 			continue
 		}
 		a, err := c.timeout(ctx, row, at, after, last)
+		if errors.Is(err, signer.ErrKeyUnavailable) {
+			wrong, away = cmp.Or(wrong, err), true
+			break
+		}
 		if err != nil {
 			wrong = cmp.Or(wrong, err)
 			passed[name] = true
@@ -228,7 +234,7 @@ func (c *Clerk) expire(ctx context.Context, after time.Duration, last bool, pass
 		tx.Acts = append(tx.Acts, a)
 	}
 	if len(tx.Acts) == 0 {
-		return len(rows) == limit, wrong
+		return !away && len(rows) == limit, wrong
 	}
 	done, err := c.Store.Commit(ctx, tx)
 	if err != nil {
@@ -239,7 +245,7 @@ func (c *Clerk) expire(ctx context.Context, after time.Duration, last bool, pass
 			passed[ledgerRow{n.Identifier, n.Recipient}] = true
 		}
 	}
-	return len(rows) == limit, wrong
+	return !away && len(rows) == limit, wrong
 }
 
 // timeout is the act of issuing the notice about row.

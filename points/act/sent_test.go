@@ -18,6 +18,7 @@ import (
 	"pecd/points/delivery"
 	"pecd/points/pointstest"
 	"pecd/points/reception"
+	"pecd/signer"
 )
 
 // later moves the desk's clock.
@@ -183,6 +184,31 @@ func TestExpirePastABatch(t *testing.T) {
 	}
 	if n := d.kinds(t)[pec.KindTimeout]; n != 2 {
 		t.Errorf("%d notices about the other, want 2", n)
+	}
+}
+
+// awayKey is as a key that is away: nothing is made with it.
+type awayKey struct{ asked *int }
+
+func (k awayKey) Read([]byte) (int, error) {
+	*k.asked++
+	return 0, signer.ErrKeyUnavailable
+}
+
+// TestExpireWithoutKey: where nothing can be signed, not every row waits for that.
+func TestExpireWithoutKey(t *testing.T) {
+	w := pointstest.New(t)
+	d := newDesk(t, w, w.Alfa)
+	d.accept(t)
+	d.later(25 * time.Hour)
+	asked, random := 0, d.Rand
+	d.Rand = awayKey{&asked}
+	if err := d.Expire(t.Context()); !errors.Is(err, signer.ErrKeyUnavailable) || asked != 2 {
+		t.Errorf("asked %d times for two kinds of notices about two recipients: %v", asked, err)
+	}
+	d.Rand = random
+	if err := d.Expire(t.Context()); err != nil || d.kinds(t)[pec.KindTimeout] != 4 {
+		t.Errorf("%d notices, %v", d.kinds(t)[pec.KindTimeout], err)
 	}
 }
 

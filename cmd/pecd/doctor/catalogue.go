@@ -11,6 +11,7 @@ type Entry struct {
 
 const (
 	setupFix  = "pecd setup postfix --config {config} --postfix-config-dir {postfix} --apply && postfix -c {postfix} reload"
+	alone     = "    # while pecd does not run, as its user: runuser -u pecd -- pecd directory update"
 	fetchFix  = "see why what should fetch the file daily does not (it must set its time also where nothing is new: touch), or have pecd fetch it: directory.url in {config}"
 	uncertify = "Users send in the belief that their mail is certified, and it is not."
 	breaks    = "A signed message that is changed on its way has a broken signature, and the other provider treats it as an anomaly."
@@ -33,9 +34,9 @@ var catalogue = map[string]Entry{
 	"certificate-profile":  {Warning, "A certificate is not as RFC 6109, 5.5 wants it", "Some providers refuse signatures by such certificates.", "have it issued anew"},
 	"trust":                {Error, "What pecd relies on cannot be read", "Without the CAs of the providers no message can be verified, and pecd does not start.", "pecd config check --config {config}"},
 	"not-in-directory":     {Error, "We are not in the directory of providers as the configuration has it", "Other providers believe only signatures by certificates in the directory.", "pecd directory show --config {config}"},
-	"directory-unreadable": {Error, "There is no directory of providers", "Without it nobody can tell certified mail from ordinary mail, and pecd does not start.", "pecd directory update --config {config}"},
-	"directory-old":        {Warning, "The directory of providers is old", "New providers and domains are taken for ordinary mail (RFC 6109, 4.5: it is fetched daily).", "pecd directory update --config {config}"},
-	"directory-dead":       {Error, "The directory of providers is older than a week", "Certificates that were withdrawn are believed, and new providers are not.", "pecd directory update --config {config}"},
+	"directory-unreadable": {Error, "There is no directory of providers", "Without it nobody can tell certified mail from ordinary mail, and pecd does not start.", "pecd directory update --config {config}" + alone},
+	"directory-old":        {Warning, "The directory of providers is old", "New providers and domains are taken for ordinary mail (RFC 6109, 4.5: it is fetched daily).", "pecd directory update --config {config}" + alone},
+	"directory-dead":       {Error, "The directory of providers is older than a week", "Certificates that were withdrawn are believed, and new providers are not.", "pecd directory update --config {config}" + alone},
 	"directory-file-old":   {Warning, "The file with the directory of providers is old", "New providers and domains are taken for ordinary mail (RFC 6109, 4.5: it is fetched daily).", fetchFix},
 	"directory-file-dead":  {Error, "The file with the directory of providers is older than a week", "Certificates that were withdrawn are believed, and new providers are not.", fetchFix},
 	"crl-missing":          {Warning, "A list of revoked certificates cannot be had", "With trust.unknown = \"defer\" messages of that CA's providers wait.", "pecd config check --config {config}"},

@@ -194,14 +194,18 @@ func diff(a, b []string) (hunks []*hunk) {
 	return hunks
 }
 
-// parts makes hunks of a[i:ii] replaced by b[j:jj]: as many single lines one by one;
-// otherwise what is removed goes with the first, and each further entry is its own.
+// parts makes hunks of a[i:ii] replaced by b[j:jj]: single lines one by one, and each
+// entry that follows them is its own; where some take several lines, what is removed
+// goes with the first entry.
 func parts(a, b []string, i, ii, j, jj int) (hunks []*hunk) {
-	if ii-i == jj-j && !slices.ContainsFunc(slices.Concat(a[i:ii], b[j:jj]), continues) {
-		for k := range ii - i {
+	n := ii - i
+	if n <= jj-j && !slices.ContainsFunc(slices.Concat(a[i:ii], b[j:j+n]), continues) && (j+n == jj || !continues(b[j+n])) {
+		for k := range n {
 			hunks = append(hunks, &hunk{from: i + k + 1, to: j + k + 1, removed: a[i+k : i+k+1], added: b[j+k : j+k+1]})
 		}
-		return hunks
+		if i, j = ii, j+n; j == jj {
+			return hunks
+		}
 	}
 	h := &hunk{from: i + 1, to: j + 1, removed: a[i:ii]}
 	for ; j < jj; j++ {

@@ -27,14 +27,16 @@ func (p *Postfix) revert(ctx context.Context, m *manifest) (left []string, calls
 	}
 	r := &reversal{now: now}
 	r.sort(m.Services)
+	size := r.now.Int("message_size_limit")
 	if r.called = r.calls(m); r.called {
 		r.params = r.standing(m.Params)
-		r.keep(isListener)
 	} else {
 		r.restore(m.Params)
-		size := r.size(m.Params)
-		r.keep(func(e *Edit) bool { return smallMailbox(parseLine(e.Old), parseLine(e.New), size) })
+		size = r.size(m.Params)
 	}
+	r.keep(func(e *Edit) bool {
+		return r.called && isListener(e) || smallMailbox(parseLine(e.Old), parseLine(e.New), size)
+	})
 	undone := r.keys()
 	r.keep(func(e *Edit) bool { return r.needed(e.Key, undone) })
 	return slices.Concat(r.params, r.services), r.called, r.write(ctx)

@@ -126,10 +126,16 @@ func TestSendmailUndoRefuses(t *testing.T) {
 // TestUndoAdjacent: of daemons that stand one after the other, the one that somebody has
 // changed stays, and the other is again as it was.
 func TestUndoAdjacent(t *testing.T) {
-	old, after := "a\nDAEMON_OPTIONS(`Name=MTA')dnl\nDAEMON_OPTIONS(`Name=MSA')dnl\nz\n", "a\nDAEMON_OPTIONS(`Name=MTA, I=g')dnl\nDAEMON_OPTIONS(`Name=MSA, I=p')dnl\nz\n"
-	now := strings.Replace(after, "I=p", "I=x;p", 1)
-	text, whole, calls := revertMC([]byte(now), []byte(old), []byte(after), false)
-	if want := strings.Replace(old, "`Name=MSA'", "`Name=MSA, I=x;p'", 1); string(text) != want || whole || calls {
-		t.Errorf("%v, %v:\n%s", whole, calls, text)
+	for _, block := range []string{"", "dnl mark\nMAIL_FILTER(`q', `S=local:/q')dnl\n"} { // what setup adds right behind them
+		old, after := "a\nDAEMON_OPTIONS(`Name=MTA')dnl\nDAEMON_OPTIONS(`Name=MSA')dnl\nz\n", "a\nDAEMON_OPTIONS(`Name=MTA, I=g')dnl\nDAEMON_OPTIONS(`Name=MSA, I=p')dnl\n"+block+"z\n"
+		for _, c := range []struct{ mine, theirs, stays, want string }{
+			{"I=p", "I=x;p", "`Name=MSA'", "`Name=MSA, I=x;p'"},
+			{"I=g", "I=x;g", "`Name=MTA'", "`Name=MTA, I=x;g'"},
+		} {
+			text, whole, calls := revertMC([]byte(strings.Replace(after, c.mine, c.theirs, 1)), []byte(old), []byte(after), false)
+			if want := strings.Replace(old, c.stays, c.want, 1); string(text) != want || whole || calls {
+				t.Errorf("%v, %v:\n%s", whole, calls, text)
+			}
+		}
 	}
 }

@@ -78,6 +78,14 @@ func TestTableNotMade(t *testing.T) {
 			if _, ok := now.Lookup(t.Context(), now.Get("smtp_tls_policy_maps"), "beta.example"); !ok || !now.RoutesTo(t.Context(), "pec.example", wants().LMTP) {
 				t.Error("the tables do not say what they must")
 			}
+			undo(t, dir)
+			for _, list := range []string{"transport_maps", "smtp_tls_policy_maps"} {
+				for _, table := range Words(read(t, dir).Get(list)) {
+					if now.Broken(t.Context(), table) != nil {
+						t.Errorf("undone, %s is %s: %v", list, table, now.Broken(t.Context(), table))
+					}
+				}
+			}
 		})
 	}
 }

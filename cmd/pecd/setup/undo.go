@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -100,11 +101,22 @@ func (p *Postfix) restore(ctx context.Context, backup string, all bool) error {
 // restoreTables puts the tables back that were replaced, and removes those that were
 // new, unless something still names them.
 func (p *Postfix) restoreTables(ctx context.Context, backup string, m *manifest, left []string) error {
+	now, err := Read(ctx, p.Dir)
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for name, kind := range m.Tables {
 		file := filepath.Join(p.Dir, name)
 		switch {
 		case slices.Contains(m.Replaced, name):
+			// Of the type that is named again: hash and btree have one file, and the
+			// application may have changed one to the other.
+			for _, w := range Words(now.Get("transport_maps") + " " + now.Get("smtp_tls_policy_maps")) {
+				if k, ok := strings.CutSuffix(unproxied(w), ":"+file); ok {
+					kind = k
+				}
+			}
 			b, err := os.ReadFile(filepath.Join(backup, name))
 			if err == nil {
 				err = p.writeTable(ctx, name, kind, b)

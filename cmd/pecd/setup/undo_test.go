@@ -60,7 +60,7 @@ func TestUndoStillCalled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := instance(t, panels["ISPConfig"].main, panels["ISPConfig"].master)
+			dir := instance(t, panels["ISPConfig"].main, panels["ISPConfig"].master+"virtual unix - n n - - virtual\n  -o virtual_mailbox_limit=20000000\n")
 			apply(t, read(t, dir))
 			for i, arg := range c.change {
 				c.change[i] = strings.ReplaceAll(arg, "DIR", dir)
@@ -77,6 +77,9 @@ func TestUndoStillCalled(t *testing.T) {
 			}
 			if now.Get("smtp_line_length_limit") != "0" || now.Int("message_size_limit") < wants().MinSize() || !now.RoutesTo(t.Context(), "pec.example", wants().LMTP) {
 				t.Error("main.cf is not as pecd needs it")
+			}
+			if small := now.SmallMailboxes(now.Int("message_size_limit")); len(small) > 0 {
+				t.Errorf("these stop: %+v", small)
 			}
 			if s := now.Service("submission", "inet"); len(Milters(now.In(s, "smtpd_milters"))) != 1 {
 				t.Errorf("not taken back: %s", s.Line())
