@@ -131,9 +131,10 @@ func (pl *planner) table(t table) error {
 		return fmt.Errorf("%w: there is no postmap", ErrPostfix)
 	}
 	entry := t.kind + ":" + file
-	// Postfix reads what postmap(1) makes of the text; for this type there may be nothing yet.
-	made := t.kind == "regexp" || pl.pf.Broken(pl.ctx, entry) == nil
 	old, err := os.ReadFile(file)
+	// Postfix reads what postmap(1) makes of the text; for this type there may be nothing
+	// yet. Postfix's programs take a second to say that something is not there.
+	made := err == nil && (t.kind == "regexp" || pl.pf.Broken(pl.ctx, entry) == nil)
 	if there := err == nil; there && pl.want.Partial {
 		// It has domains that we do not know now; without them their mail goes past pecd.
 		if line, ok := lacks(old, t.content); ok {
