@@ -85,7 +85,7 @@ chaos: as-root for-test
 	$(GO) run ./test/chaos -faults $(or $(FAULTS),300) -messages $(or $(MESSAGES),5000) $(if $(SEED),-seed $(SEED))
 
 soak: as-root for-test
-	$(GO) run ./test/chaos -soak $(or $(SOAK),30m) -senders 4
+	$(GO) run ./test/chaos -soak $(or $(SOAK),30m) -senders 2
 
 # What it finds and vet does not. Errors may begin with a proper name.
 lint: for-build
