@@ -99,3 +99,18 @@ func TestOutcome(t *testing.T) {
 		}
 	}
 }
+
+// TestOnlyLate: the end of the time is no failure, an input that fails is.
+func TestOnlyLate(t *testing.T) {
+	const late = "fuzz: elapsed: 10s, execs: 9 (9/sec), new interesting: 1 (total: 2)\n--- FAIL: FuzzX (10.12s)\n    context deadline exceeded\nFAIL\n"
+	for out, want := range map[string]bool{
+		late: true,
+		"--- FAIL: FuzzX (0.1s)\n    --- FAIL: FuzzX (0.0s)\n        x_test.go:9: wrong\n":                                    false,
+		"--- FAIL: FuzzX (0.1s)\n    context deadline exceeded\n\n    Failing input written to testdata/fuzz/FuzzX/1\nFAIL\n": false,
+		"signal: terminated": false,
+	} {
+		if got := onlyLate(out); got != want {
+			t.Errorf("%v of %q", got, out)
+		}
+	}
+}
