@@ -443,7 +443,7 @@ func throwSteadily(ctx context.Context, b *testing.B, addr string, rate int) {
 		thrown.Add(1)
 		go func() {
 			defer thrown.Done()
-			if err := throw(ctx, strings.TrimPrefix(addr, "unix:"), texts[i%len(texts)]); err != nil && ctx.Err() == nil {
+			if err := throw(ctx, addr, texts[i%len(texts)]); err != nil && ctx.Err() == nil {
 				b.Error(err)
 			}
 		}()
