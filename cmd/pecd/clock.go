@@ -20,8 +20,8 @@ var errUnsure = errors.New("nobody vouches for the clock yet, or it is off or ha
 
 // A clockGuard is what the daemon makes of its clock: no notice falls due, no
 // delivery is given up, and nothing is removed because its term is over, while it is
-// in doubt or nobody has vouched for it yet; and where the configuration says so, nothing is certified
-// while it is in doubt.
+// in doubt or nobody has vouched for it yet; and where the configuration says so,
+// nothing is certified while it is in doubt.
 type clockGuard struct {
 	watch  *clockwatch.Watch
 	refuse bool

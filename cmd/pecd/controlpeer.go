@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"pecd/milter/socket"
 )
 
 // errTurnedAway says what a command may do to whom the daemon answers nothing.
@@ -57,18 +57,8 @@ func (l *commandListener) own(c net.Conn) (pid int, _ bool) {
 	if !ok || l.user == 0 {
 		return 0, false
 	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return 0, true
-	}
-	var peer *unix.Ucred
-	controlErr := raw.Control(func(fd uintptr) {
-		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err != nil || controlErr != nil {
-		return 0, true
-	}
-	return int(peer.Pid), int(peer.Uid) == l.user
+	pid, user, err := socket.Peer(u)
+	return pid, err != nil || user == l.user
 }
 
 // free reports whether process pid of our user is certainly no plugin and was started

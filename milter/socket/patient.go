@@ -35,10 +35,14 @@ type patient struct {
 	told   time.Time // when ErrOwnUser was reported last
 }
 
-// turnedAway closes c if it is of our own user.
+// turnedAway closes c if it is of our own user. If the kernel cannot say whose it is it
+// stays: file modes still keep others out.
 func (p *patient) turnedAway(c net.Conn) bool {
 	u, ok := c.(*net.UnixConn)
-	if !ok || p.user == 0 || !calledBy(u, p.user) {
+	if !ok || p.user == 0 {
+		return false
+	}
+	if _, user, err := Peer(u); err != nil || user != p.user {
 		return false
 	}
 	c.Close()

@@ -1,22 +1,25 @@
 package socket
 
 import (
+	"errors"
 	"net"
 
 	"golang.org/x/sys/unix"
 )
 
-// calledBy reports whether a process of user opened c. If the kernel cannot say it is
-// nobody: file modes still keep others out.
-func calledBy(c *net.UnixConn, user int) bool {
+// Peer returns the process that opened c and its user, as the kernel noted them then. An
+// error says that the kernel does not tell, or that c is closed.
+func Peer(c *net.UnixConn) (pid, user int, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return false // it is closed already, as the first Read tells
+		return 0, 0, err
 	}
-	called := false
-	err = raw.Control(func(fd uintptr) {
-		peer, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-		called = err == nil && int(peer.Uid) == user
+	var peer *unix.Ucred
+	controlErr := raw.Control(func(fd uintptr) {
+		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	})
-	return err == nil && called
+	if err := errors.Join(controlErr, err); err != nil {
+		return 0, 0, err
+	}
+	return int(peer.Pid), int(peer.Uid), nil
 }
