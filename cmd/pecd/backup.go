@@ -143,22 +143,11 @@ func forPlugins(cfg *config.Config, dir string) (where string, ok bool) {
 		places = append(places, p.Write...)
 	}
 	for _, place := range places {
-		if path, ok := strings.CutPrefix(withoutLinks(dir), strings.TrimSuffix(withoutLinks(place), "/")); ok && (path == "" || path[0] == '/') {
+		if config.Within(dir, place) {
 			return place, true
 		}
 	}
 	return "", false
-}
-
-// withoutLinks is path without symbolic links, as far as it is there.
-func withoutLinks(path string) string {
-	if resolved, err := filepath.EvalSymlinks(path); err == nil {
-		return resolved
-	}
-	if parent := filepath.Dir(path); parent != path {
-		return filepath.Join(withoutLinks(parent), filepath.Base(path))
-	}
-	return path
 }
 
 // A sealCopy is what copySeals has done.

@@ -68,6 +68,9 @@ func payer(m *sdk.Message) pec.Address {
 // who logged in: where the MTA lets logins send as other addresses, somebody may take the
 // entry for his. It names the entry alone, which is in the configuration anyway.
 func (l *limiter) tell(payer, sender pec.Address) {
+	if payer == sender {
+		return
+	}
 	who := l.settings.entry(sender)
 	if who == "" || l.settings.entry(payer) != "" {
 		return

@@ -214,6 +214,7 @@ func TestPluginsReach(t *testing.T) {
 		"in a directory in it":      {"path", filepath.Join(store, "rules", "x"), "", "the store"},
 		"at the root":               {"path", "/x", "", "the store"},
 		"reads the store by a link": {"read", "/usr/lib/pecd/plugins/x", link, "the store"},
+		"what is yet to be there":   {"read", "/usr/lib/pecd/plugins/x", filepath.Join(link, "later", "words"), "the store"},
 		"reads the sealed days":     {"read", "/usr/lib/pecd/plugins/x", filepath.Join(seals, "2026"), "the sealed days"},
 		"beside the sealed days":    {"path", filepath.Join(seals, "x"), "", "the sealed days"},
 		"reads all":                 {"read", "/usr/lib/pecd/plugins/x", "/", "the store"},

@@ -138,11 +138,18 @@ func (c *Config) private(path string) (what string, ok bool) {
 		if !filepath.IsAbs(p.path) {
 			continue
 		}
-		if own, other := resolved(p.path), resolved(path); within(own, other) || within(other, own) {
+		if Within(p.path, path) || Within(path, p.path) {
 			return p.what + ", " + p.path, true
 		}
 	}
 	return "", false
+}
+
+// Within reports whether path is dir or lies in it, whatever symbolic links they are
+// named by.
+func Within(path, dir string) bool {
+	path, dir = resolved(path), resolved(dir)
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
 // resolved is path without symbolic links, as far as it exists.
@@ -150,10 +157,8 @@ func resolved(path string) string {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		return real
 	}
-	return filepath.Clean(path)
-}
-
-// within reports whether path is dir or lies in it.
-func within(path, dir string) bool {
-	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+	if parent := filepath.Dir(path); parent != path {
+		return filepath.Join(resolved(parent), filepath.Base(path))
+	}
+	return path
 }
