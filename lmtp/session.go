@@ -94,6 +94,7 @@ func (x *session) LMTPData(r io.Reader, statuses smtp.StatusCollector) error {
 	if _, ok := r.(*io.PipeReader); ok {
 		return Status{Code: 502, Enhanced: [3]int{5, 5, 1}, Text: "BDAT is not supported"}.reply()
 	}
+	x.c.commands = 0
 	result := x.receive(&content{r: x.c.r})
 	for i, key := range x.keys {
 		statuses.SetStatus(key, result[i].reply())
@@ -106,6 +107,8 @@ func (x *session) receive(c *content) []Status {
 	m, err := x.begin()
 	if err == nil {
 		err = x.copy(m, c)
+	} else {
+		err = errors.Join(err, drop(c))
 	}
 	var result []Status
 	if err == nil {
@@ -142,8 +145,7 @@ func (x *session) begin() (m Message, err error) {
 	return m, nil
 }
 
-// copy writes the content to m. After an error the rest is read and dropped by
-// drop, since the MTA says nothing else before it has sent all.
+// copy writes the content to m. After an error the rest is dropped.
 func (x *session) copy(m Message, c *content) error {
 	var size int64
 	for {
@@ -167,7 +169,8 @@ func (x *session) copy(m Message, c *content) error {
 	}
 }
 
-// drop reads the content to its end.
+// drop reads the content to its end: the MTA says nothing else before it has sent all.
+// go-smtp would do it line by line, and conn.Read would count each as a command.
 func drop(c *content) error {
 	for {
 		if _, err := c.next(); errors.Is(err, io.EOF) {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	gomilter "github.com/emersion/go-milter"
+
+	"pecd/milter/socket"
 )
 
 var (
@@ -29,7 +31,8 @@ type conn struct {
 	net.Conn
 	s       *Server
 	session *session
-	r       *bufio.Reader // since open
+	slow    *socket.Trickle // since open
+	r       *bufio.Reader   // since open
 
 	// These belong to the connection's goroutine.
 	ready   []byte // what go-milter is to read next
@@ -49,7 +52,10 @@ func newConn(s *Server, raw net.Conn) *conn {
 }
 
 // open makes room for what comes, once there is a place for the connection.
-func (c *conn) open() { c.r = bufio.NewReaderSize(c.Conn, 16<<10) }
+func (c *conn) open() {
+	c.slow = socket.NewTrickle(c.Conn, time.Sleep)
+	c.r = bufio.NewReaderSize(c.slow, 16<<10)
+}
 
 // Read gives go-milter the packets of the MTA, whole ones only: it would print
 // the end of the connection within one.
@@ -89,6 +95,7 @@ func (c *conn) readPacket() (gomilter.Code, []byte, error) {
 	if err := c.awaitPacket(); err != nil {
 		return 0, nil, err
 	}
+	c.slow.Next()
 	c.packet = slices.Grow(c.packet[:0], 4)[:4]
 	if _, err := io.ReadFull(c.r, c.packet); err != nil {
 		return 0, nil, err
