@@ -3,7 +3,6 @@ package logstore
 import (
 	"context"
 	"database/sql"
-	"strings"
 	"time"
 
 	"pecd/pec"
@@ -84,7 +83,7 @@ func (t *transaction) answer(ctx context.Context, a *Answer, at time.Time) (chan
 		}
 		changed += n
 		if !known {
-			others[foldLocal(r)] = true
+			others[r.Folded()] = true
 		}
 	}
 	if len(others) == 0 {
@@ -95,7 +94,7 @@ func (t *transaction) answer(ctx context.Context, a *Answer, at time.Time) (chan
 		return 0, err
 	}
 	for _, key := range keys {
-		if !others[foldLocal(pec.Address(key))] {
+		if !others[pec.Address(key).Folded()] {
 			continue
 		}
 		n, _, err := t.answerRow(ctx, a, key, at)
@@ -139,12 +138,6 @@ func (t *transaction) ledgerKeys(ctx context.Context, id pec.Identifier) ([]stri
 		keys = append(keys, key)
 	}
 	return keys, rows.Err()
-}
-
-// foldLocal returns a form of a in which the case of the local part is gone too.
-func foldLocal(a pec.Address) string {
-	local, _ := a.Split()
-	return strings.ToLower(local) + "@" + a.Domain()
 }
 
 // markNotice writes into the ledger that a notice was issued, and reports whether its

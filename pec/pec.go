@@ -107,6 +107,14 @@ func (a Address) Key() string {
 	return local + "@" + lower(domain)
 }
 
+// Folded returns a form of a in which the case of the local part is gone, too. Servers
+// that look addresses up in tables, and providers, may have written it otherwise than the
+// sender did.
+func (a Address) Folded() string {
+	local, domain := a.Split()
+	return strings.ToLower(local) + "@" + lower(domain)
+}
+
 // Same reports whether a and b are the same mailbox; see Key.
 func (a Address) Same(b Address) bool { return a.Key() == b.Key() }
 

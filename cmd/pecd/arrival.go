@@ -41,13 +41,16 @@ type arrival struct {
 	arrivalDoor
 	office *office
 	env    lmtp.Envelope
-	direct bool      // it comes from the outbox; the MTA gets it if not all goes well
-	wait   *patience // with the mailbox store, if direct
-	m      *message.Message
-	found  reception.Found
-	bounce reception.Bounce // if the message is a notification about one of ours
-	status []lmtp.Status
-	log    *slog.Logger
+	// mailboxes are the recipients as the MTA wrote them, by the names that the envelope
+	// gives them, where these are others.
+	mailboxes map[pec.Address]string
+	direct    bool      // it comes from the outbox; the MTA gets it if not all goes well
+	wait      *patience // with the mailbox store, if direct
+	m         *message.Message
+	found     reception.Found
+	bounce    reception.Bounce // if the message is a notification about one of ours
+	status    []lmtp.Status
+	log       *slog.Logger
 }
 
 // End receives the message and returns the status of each recipient. A status of
@@ -80,6 +83,7 @@ func (a *arrival) End(ctx context.Context, env lmtp.Envelope) []lmtp.Status {
 		a.log.Warn("a message of ours is not certified mail to ourselves: the MTA gets it", "msgid", a.m.Header.Get("Message-ID"))
 		return a.status
 	}
+	a.name()
 	if err := a.receive(ctx); err != nil {
 		a.log.Error("message put off", "msgid", a.m.Header.Get("Message-ID"), "err", err)
 		a.doubt.Store(true)
@@ -87,6 +91,21 @@ func (a *arrival) End(ctx context.Context, env lmtp.Envelope) []lmtp.Status {
 	a.log.Info("message received", "class", a.found.Class, "recipients", len(a.status), "settled", settledOf(a.status))
 	a.atStep(stepArrived)
 	return a.status
+}
+
+// name calls the recipients as the envelope does.
+func (a *arrival) name() {
+	rcpts := addresses(a.env.Recipients)
+	for i, n := range a.found.Names(rcpts) {
+		if n == rcpts[i] {
+			continue
+		}
+		if a.mailboxes == nil {
+			a.mailboxes = map[pec.Address]string{}
+		}
+		a.mailboxes[n] = a.env.Recipients[i]
+		a.env.Recipients[i] = string(n)
+	}
 }
 
 // settledOf counts the recipients whose matter is closed for the MTA.
@@ -417,7 +436,7 @@ func (a *arrival) deliver(ctx context.Context, to []pec.Address, done []bool, c 
 	for i, r := range to {
 		results[i].Recipient = r
 		if !done[i] {
-			open, rcpts = append(open, i), append(rcpts, string(r))
+			open, rcpts = append(open, i), append(rcpts, cmp.Or(a.mailboxes[r], string(r)))
 		}
 	}
 	if len(rcpts) == 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -103,6 +104,43 @@ func TestSlowMailboxStore(t *testing.T) {
 	}
 	if n := w.entries(logstore.EntryType(pec.KindTakeCharge)); n != 1 {
 		t.Errorf("%d take-charge receipts", n)
+	}
+}
+
+// TestLettersOfTheMTA: a recipient whom the MTA writes otherwise than the envelope is
+// certified as the envelope has him, once, and the mailbox store gets the MTA's address.
+func TestLettersOfTheMTA(t *testing.T) {
+	w := newBeta(t)
+	raw, _ := w.envelopeTo(2)
+	for range 2 {
+		for _, s := range w.bring(t.Context(), raw, "U0@beta.example", "u1@beta.example") {
+			if !s.OK() {
+				t.Errorf("the MTA hears %v", s)
+			}
+		}
+	}
+	if n := w.count(&w.mailbox); n != 1 {
+		t.Errorf("the mailbox store was asked %d times", n)
+	}
+	if !slices.Equal(w.all(&w.stored), []string{"U0@beta.example", "u1@beta.example"}) {
+		t.Errorf("delivered to %q", w.all(&w.stored))
+	}
+	var certified []string
+	err := w.store.Search(t.Context(), logstore.Query{}, func(e logstore.Entry) error {
+		if e.Type == logstore.EntryType(pec.KindDelivery) {
+			certified = append(certified, string(e.Recipient))
+		}
+		if e.Type == logstore.EntryType(pec.KindTakeCharge) && !slices.Equal(e.Taken, []pec.Address{"u0@beta.example", "u1@beta.example"}) {
+			t.Errorf("taken in charge for %q", e.Taken)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(certified)
+	if !slices.Equal(certified, []string{"u0@beta.example", "u1@beta.example"}) {
+		t.Errorf("delivery certified for %q", certified)
 	}
 }
 

@@ -48,6 +48,7 @@ type crashWorld struct {
 
 	mu      sync.Mutex
 	mailbox []string // what the mailbox store took
+	stored  []string // for whom
 	slow    func()   // if set, the mailbox store does this before it answers
 	mta     []string // what the MTA took at the loopback listener
 }
@@ -329,7 +330,13 @@ type mailboxMail struct {
 func (m *mailboxMail) Abort() {}
 
 func (m *mailboxMail) End(_ context.Context, env lmtp.Envelope) []lmtp.Status {
-	err := m.w.fault.around(stepStore, func() error { m.w.took(&m.w.mailbox, m.String()); return nil })
+	err := m.w.fault.around(stepStore, func() error {
+		m.w.took(&m.w.mailbox, m.String())
+		for _, r := range env.Recipients {
+			m.w.took(&m.w.stored, r)
+		}
+		return nil
+	})
 	if m.w.slow != nil {
 		m.w.slow()
 	}

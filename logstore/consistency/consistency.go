@@ -85,6 +85,11 @@ type fate struct {
 
 func (s *story) fate(a pec.Address) *fate {
 	f := s.fates[a.Key()]
+	for i := 0; f == nil && i < len(s.order); i++ {
+		if s.order[i].address.Folded() == a.Folded() { // as another provider wrote it
+			f = s.order[i]
+		}
+	}
 	if f == nil {
 		f = &fate{address: a}
 		s.fates[a.Key()] = f
@@ -186,10 +191,13 @@ func (s *story) named(e logstore.Entry) {
 	}
 }
 
+// typeOf looks for a as it is, and then as another provider may have written it.
 func typeOf(list []pec.Recipient, a pec.Address) (pec.RecipientType, bool) {
-	for _, r := range list {
-		if r.Address.Same(a) {
-			return r.Type, true
+	for _, same := range []func(pec.Address) bool{a.Same, func(b pec.Address) bool { return a.Folded() == b.Folded() }} {
+		for _, r := range list {
+			if same(r.Address) {
+				return r.Type, true
+			}
 		}
 	}
 	return "", false

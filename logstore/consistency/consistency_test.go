@@ -50,6 +50,7 @@ func TestStory(t *testing.T) {
 		want                    string // empty: nothing; "explained: …" or "wrong: …"
 	}{
 		{"whole", begin + "ricezione presa-in-carico " + bob + ",ricezione avvenuta-consegna " + bob, us, 48 * time.Hour, ""},
+		{"in other letters", begin + "ricezione presa-in-carico Bob@beta.example,ricezione avvenuta-consegna BOB@beta.example", us, 48 * time.Hour, ""},
 		{"refused", begin + "ricezione presa-in-carico " + bob + ",ricezione errore-consegna " + bob, us, 48 * time.Hour, ""},
 		{"bounced", begin + "errore-consegna " + bob + " 5.1.1", us, 48 * time.Hour, ""},
 		{"virus", begin + "ricezione rilevazione-virus " + bob + ",errore-consegna " + bob + " virus", us, 48 * time.Hour, ""},

@@ -156,6 +156,24 @@ func bounceEntry(ev pec.Event) logstore.Entry {
 		Recipients: ev.Recipients, Subject: ev.Subject, SendingProvider: ev.Provider}
 }
 
+// named returns a as the ledger calls it: the other provider may have written the local
+// part in other letters.
+func named(ledger []logstore.Awaited, a pec.Address) pec.Address {
+	var other []pec.Address
+	for _, row := range ledger {
+		if row.Recipient.Same(a) {
+			return a
+		}
+		if row.Recipient.Folded() == a.Folded() {
+			other = append(other, row.Recipient)
+		}
+	}
+	if len(other) == 1 {
+		return other[0]
+	}
+	return a
+}
+
 func waiting(ledger []logstore.Awaited, a pec.Address) bool {
 	for _, row := range ledger {
 		if row.Recipient.Same(a) {

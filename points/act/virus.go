@@ -28,11 +28,15 @@ func (c *Clerk) infected(ctx context.Context, f reception.Found, at time.Time) (
 		return nil, err
 	}
 	ledger, err := c.Store.Awaited(ctx, f.Event.Identifier)
-	if err != nil || !waiting(ledger, f.Event.Recipient) {
+	if err != nil {
 		return nil, err
 	}
+	rcpt := named(ledger, f.Event.Recipient)
+	if !waiting(ledger, rcpt) {
+		return nil, nil
+	}
 	ev.At, ev.Provider = at, c.Issuer.Name
-	ev.Recipient, ev.Error = f.Event.Recipient, pec.ErrorVirus
+	ev.Recipient, ev.Error = rcpt, pec.ErrorVirus
 	ev.Detail = fmt.Sprintf("5.5.1 - %s - %s", c.Issuer.Name, f.Event.Detail)
 	s, err := c.sign(c.Issuer.NonDelivery(ev, c.Rand))
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/mail"
+	"slices"
 	"strings"
 	"time"
 
@@ -173,10 +175,29 @@ type evidence struct {
 // domain that the provider manages.
 func (e evidence) from() (pec.Address, error) {
 	list, err := e.header.Addresses("From")
+	if a, ok := loose(e.header); err != nil && ok {
+		list, err = []pec.Address{a}, nil
+	}
 	if err != nil || len(list) != 1 {
 		return "", fmt.Errorf("%w: no single address in From", ErrInconsistent)
 	}
 	return list[0], e.manages(list[0])
+}
+
+// loose returns the address of a From field as providers write it, too: behind a name
+// that should be quoted, such as an address. The signature does not cover the field, so
+// that strictness about it proves nothing.
+func loose(h *message.Header) (pec.Address, bool) {
+	value := strings.TrimSpace(h.Get("From"))
+	i := strings.LastIndexByte(value, '<')
+	if h.Count("From") != 1 || i < 0 || strings.ContainsAny(value[:i], "<>:;,") {
+		return "", false
+	}
+	a, err := mail.ParseAddress(value[i:])
+	if err != nil {
+		return "", false
+	}
+	return pec.Address(a.Address), true
 }
 
 // envelope checks a transport envelope; RFC 6109, 3.1.5.
@@ -254,6 +275,31 @@ func (f Found) AddressedTo(rcpt pec.Address) bool {
 		}
 	}
 	return false
+}
+
+// Names returns rcpts, the recipients of an SMTP transaction, as the certification data
+// of the envelope call them: a server that looked a recipient up in its tables, or the
+// sender's provider, may have written the local part in other letters, and what is
+// certified is certified of whom the envelope names. None is named twice, and where it
+// is not clear who is meant a recipient stays as it is.
+func (f Found) Names(rcpts []pec.Address) []pec.Address {
+	names := slices.Clone(rcpts)
+	if f.Class != Envelope {
+		return names
+	}
+	free := map[string][]pec.Address{} // whom the envelope names and rcpts do not
+	for _, r := range f.Event.Recipients {
+		if r.Type == pec.Certified && !slices.ContainsFunc(rcpts, r.Address.Same) {
+			free[r.Address.Folded()] = append(free[r.Address.Folded()], r.Address)
+		}
+	}
+	for i, r := range rcpts {
+		if candidates := free[r.Folded()]; len(candidates) == 1 && !f.AddressedTo(r) {
+			names[i] = candidates[0]
+			delete(free, r.Folded())
+		}
+	}
+	return names
 }
 
 // Answers returns the recipients of a message of ours about whom the receipt is

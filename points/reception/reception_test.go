@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -84,6 +85,64 @@ func TestEnvelope(t *testing.T) {
 	}
 	if f.ForService() || len(f.Answers()) != 0 {
 		t.Error("an envelope is no receipt")
+	}
+}
+
+// TestNames: a server that looks addresses up in tables writes them in lower case, and
+// some providers do.
+func TestNames(t *testing.T) {
+	w := pointstest.New(t)
+	ev := event()
+	for _, a := range []pec.Address{"Mario.Rossi@beta.example", "u@beta.example", "U@beta.example", "Elsewhere@ordinary.example"} {
+		ev.Recipients = append(ev.Recipients, pec.Recipient{Address: a, Type: pec.Certified})
+	}
+	ev.Recipients[len(ev.Recipients)-1].Type = pec.External
+	f := examine(t, w, envelope(t, w.Alfa, ev))
+	if f.Class != reception.Envelope {
+		t.Fatalf("class %v: %v", f.Class, f.Why)
+	}
+	for _, test := range []struct{ rcpts, want []pec.Address }{
+		{[]pec.Address{"bob@beta.example", "bob@BETA.example"}, []pec.Address{"bob@beta.example", "bob@BETA.example"}},
+		{[]pec.Address{"BOB@Beta.example", "mario.rossi@beta.example"}, []pec.Address{"bob@beta.example", "Mario.Rossi@beta.example"}},
+		// Whom the envelope names himself stays himself, and nobody is named twice.
+		{[]pec.Address{"mario.rossi@beta.example", "Mario.Rossi@beta.example"}, []pec.Address{"mario.rossi@beta.example", "Mario.Rossi@beta.example"}},
+		{[]pec.Address{"mario.rossi@beta.example", "MARIO.rossi@beta.example"}, []pec.Address{"Mario.Rossi@beta.example", "MARIO.rossi@beta.example"}},
+		{[]pec.Address{"u@beta.example", "U@beta.example"}, []pec.Address{"u@beta.example", "U@beta.example"}},
+		{[]pec.Address{"bruna@beta.example", "elsewhere@ordinary.example"}, []pec.Address{"bruna@beta.example", "elsewhere@ordinary.example"}},
+	} {
+		if got := f.Names(test.rcpts); !slices.Equal(got, test.want) {
+			t.Errorf("%q are %q, want %q", test.rcpts, got, test.want)
+		}
+	}
+	f.Class = reception.Other
+	if got := f.Names([]pec.Address{"BOB@beta.example"}); got[0] != "BOB@beta.example" {
+		t.Errorf("no envelope names %q", got)
+	}
+}
+
+// TestLooseFrom: what is written before the address of a receipt is not signed.
+func TestLooseFrom(t *testing.T) {
+	w := pointstest.New(t)
+	ev := event()
+	ev.Recipient, ev.Receipt = "bob@beta.example", pec.Concise
+	d, err := w.Beta.Issuer.Delivery(ev, nil, false, rand.Reader)
+	raw := sign(t, w.Beta, d, err)
+	i := bytes.Index(raw, []byte("\r\nFrom: ")) + 2
+	j := i + bytes.Index(raw[i:], []byte("\r\n"))
+	for from, want := range map[string]reception.Class{
+		"posta-certificata@beta.example":                                                     reception.Receipt,
+		"posta-certificata@beta.example <posta-certificata@beta.example>":                    reception.Receipt,
+		"a@b, posta-certificata@beta.example <posta-certificata@beta.example>":               reception.Other,
+		"<a@b> posta-certificata@beta.example <posta-certificata@beta.example>":              reception.Other,
+		"a@b <posta-certificata@alfa.example>":                                               reception.Other,
+		"a@b <posta-certificata@beta.example> x":                                             reception.Other,
+		"a@b <>":                                                                             reception.Other,
+		"a@b <posta-certificata@beta.example>\r\nFrom: a@b <posta-certificata@beta.example>": reception.Other,
+	} {
+		changed := slices.Concat(raw[:i], []byte("From: "+from), raw[j:])
+		if f := examine(t, w, changed); f.Class != want {
+			t.Errorf("From: %s: class %v, %v", from, f.Class, f.Why)
+		}
 	}
 }
 
