@@ -56,8 +56,8 @@ bin/demo: for-build
 # time, run beside it.
 test: as-root for-test
 	$(GO) vet ./...
-	$(GO) test -count=1 -timeout 15m ./test -mta sendmail -run '^(TestMessage|TestReceiptTypes|TestNonDelivery|TestBounces|TestGate|TestRefused|TestRestart)$$'
-	$(GO) test -race -count=1 -timeout 28m -p 3 ./test ./...
+	$(GO) test -count=1 -timeout 15m ./test -mta sendmail -run '^(TestMessage|TestReceiptTypes|TestNonDelivery|TestBounces|TestGate|TestRefused|TestRestart)$$' & sendmail=$$!; \
+	$(GO) test -race -count=1 -timeout 28m -p 3 ./test ./...; status=$$?; wait $$sendmail && exit $$status
 
 test-sendmail: as-root for-test
 	$(GO) test -count=1 -timeout 40m ./test -mta sendmail
