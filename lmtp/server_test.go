@@ -315,6 +315,27 @@ func TestManyRecipients(t *testing.T) {
 	}
 }
 
+// TestRecipientMemory: recipients may be few and long.
+func TestRecipientMemory(t *testing.T) {
+	r := newRecorder()
+	c := start(t, lmtp.Options{Backend: r}).dial(t)
+	for range 2 { // the next message has room again
+		c.cmd("MAIL FROM:<a@b>", "250")
+		for range 64 {
+			c.cmd("RCPT TO:<c@d> ORCPT=rfc822;"+strings.Repeat("x", 8<<10-len("RCPT TO:<c@d> ORCPT=rfc822;\r\n")), "250")
+		}
+		c.cmd("RCPT TO:<e@f>", "452 4.5.3")
+		c.cmd("DATA", "354")
+		c.send(".\r\n")
+		for range 64 {
+			c.expect("250 2.0.0 <c@d>")
+		}
+		if m := r.next(t); len(m.env.Recipients) != 64 {
+			t.Errorf("%d recipients", len(m.env.Recipients))
+		}
+	}
+}
+
 // go-smtp would keep the recipients of the first MAIL, and answer 250 for them.
 func TestNestedMail(t *testing.T) {
 	r := newRecorder()
@@ -415,6 +436,66 @@ func TestIdle(t *testing.T) {
 				if m := r.next(t); m.aborts != 1 {
 					t.Errorf("aborted %d times", m.aborts)
 				}
+			}
+		})
+	}
+}
+
+// TestPauseInContent: after a pause that was too long nothing more is read, not even for a
+// moment: what comes belongs to the content, and would be executed.
+func TestPauseInContent(t *testing.T) {
+	for name, content := range map[string]string{"in a line": "x\r\nfoo", "after a line": "x\r\n", "in the dot": "x\r\n.\r"} {
+		t.Run(name, func(t *testing.T) {
+			r := newRecorder()
+			l := &spy{Listener: listen(t)}
+			s := serve(t, l, lmtp.Options{Backend: r, IdleTimeout: 300 * time.Millisecond})
+			c := s.dial(t)
+			r.abort = func() { // who did not wait for it to end goes on
+				_, _ = io.WriteString(c, ".\r\nMAIL FROM:<x@y>\r\nRCPT TO:<y@z>\r\nDATA\r\nx\r\n.\r\n"+strings.Repeat("NOOP\r\n", 10))
+			}
+			c.envelope("bob@x")
+			c.send(content)
+			said := c.mustClose()
+			if !strings.HasPrefix(said, "451 4.3.0 <bob@x>") || strings.Count(said, "\r\n") != 2 || !strings.Contains(said, "\r\n421 4.4.2") {
+				t.Errorf("the server says %q", said)
+			}
+			if m := r.next(t); m.aborts != 1 {
+				t.Errorf("aborted %d times", m.aborts)
+			}
+			s.stop(t)
+			r.none(t)
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if l.failed != 1 {
+				t.Errorf("read %d times in vain", l.failed)
+			}
+		})
+	}
+}
+
+// TestAfterQuit: what comes together with QUIT is not executed, nor what comes with the
+// command that is an error too many.
+func TestAfterQuit(t *testing.T) {
+	for name, input := range map[string]string{
+		"a message":       "LHLO x\r\nQUIT\r\nLHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx\r\n.\r\n",
+		"no LHLO":         "LHLO x\r\nQUIT\r\nMAIL FROM:<a@b>\r\n",
+		"too many errors": "LHLO x\r\nA\r\nB\r\nC\r\nD\r\nLHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx\r\n.\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRecorder()
+			begun := make(chan struct{})
+			r.begin = func(lmtp.Envelope) error { close(begun); return nil }
+			s := start(t, lmtp.Options{Backend: r})
+			c := s.raw(t)
+			c.send(input)
+			c.mustClose()
+			select {
+			case <-begun:
+				t.Error("a message began")
+			case <-time.After(200 * time.Millisecond): // it would have been executed by now
+			}
+			if got := s.log.String(); strings.Contains(got, "panic") {
+				t.Errorf("logged %q", got)
 			}
 		})
 	}
