@@ -129,6 +129,7 @@ func TestPacketMemory(t *testing.T) {
 		{"1 MB announced", 500, begun + long[:5], 24 << 10},
 		{"1 MB but for an octet", 50, begun + long, 24 << 10},
 		{"1 MB came", 50, begun + long + "x", 24 << 10},
+		{"64 KB announced", 500, begun + packet("N") + chunk[:5], 24 << 10},
 		{"64 KB but for an octet", 500, begun + packet("N") + chunk[:len(chunk)-1], 100 << 10},
 		{"64 KB came", 50, begun + packet("N") + chunk, 100 << 10},
 		{"64 KB of fields", 50, begun + packet("LA\x00"+strings.Repeat("x", 15_000)+"\x00") + packet("LA\x00"+strings.Repeat("x", 49_000)+"\x00") + packet("N")[:4], 100 << 10},
