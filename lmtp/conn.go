@@ -142,15 +142,20 @@ func (c *conn) Read(p []byte) (int, error) {
 	if !whole {
 		n = len(b)
 	}
+	begins := c.line == 0
 	if c.line += n; c.line > maxLine {
 		return 0, smtp.ErrTooLongLine
 	}
 	if whole {
 		c.line, c.last = 0, c.line
 	}
-	copy(p, b[:n])
+	given := b[:n]
+	if begins && whole {
+		given = withoutBadNames(given)
+	}
+	taken := copy(p, given)
 	_, err := c.r.Discard(n)
-	return n, err
+	return taken, err
 }
 
 // mayCommand counts a command that begins with b. False: it was one too many, and the

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,6 +66,45 @@ func TestEnvelope(t *testing.T) {
 	want = lmtp.Envelope{Recipients: []string{"bob@beta.example"}, ClientAddr: want.ClientAddr, OriginalRecipients: []string{""}}
 	if got := r.next(t); !reflect.DeepEqual(got.env, want) || got.content.Len() != 0 {
 		t.Errorf("envelope %+v, content %q", got.env, got.content.String())
+	}
+}
+
+// TestBadNames: what go-smtp does not understand of ORCPT and ENVID is no reason to refuse
+// a recipient.
+func TestBadNames(t *testing.T) {
+	r := newRecorder()
+	c := start(t, lmtp.Options{Backend: r}).dial(t)
+	for envid, want := range map[string]string{"perch+C3+A9": "", "+00": "", "a+2Bb+7E": "a+b~", "+e9": ""} {
+		c.cmd("MAIL FROM:<a@b> ENVID="+envid+" SIZE=3", "250")
+		names := map[string]string{ // ORCPT and what is known of it
+			"rfc822;a+2Bb@x":       "a+b@x",
+			"RFC822;a@x":           "a@x",
+			"rfc822;perch+C3+A9@x": "",
+			"rfc822;a+1@x":         "",
+			"rfc822;a+7F":          "",
+			"rfc822;":              "",
+			"a@x":                  "",
+			"x400;/C=it/":          "",
+			"utf-8;perch\u00e9@x":  "perch\u00e9@x",
+			"utf-8;perch+C3+A9@x":  "",
+			"utf-8;\\x{20}@x":      "",
+		}
+		var known []string
+		for orcpt, name := range names {
+			c.cmd("RCPT TO:<c@d> NOTIFY=FAILURE orcpt="+orcpt, "250")
+			known = append(known, name)
+		}
+		c.cmd(`RCPT TO:<"e ORCPT=x"@f> ORCPT=x;y NOTIFY=NEVER`, "250")
+		c.cmd("RCPT TO:<c@d> ORCPT=rfc822;a NOTIFY=HALF", "501") // go-smtp is still asked
+		c.cmd("DATA", "354")
+		c.send(".\r\n")
+		for range len(names) + 1 {
+			c.expect("250 2.0.0 <")
+		}
+		env := r.next(t).env
+		if env.EnvelopeID != want || !slices.Equal(env.OriginalRecipients, append(known, "")) || env.Recipients[len(known)] != `"e ORCPT=x"@f` {
+			t.Errorf("%s: %+v", envid, env)
+		}
 	}
 }
 
