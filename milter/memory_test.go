@@ -206,9 +206,12 @@ func TestRecipientMemory(t *testing.T) {
 		}
 		mustSend(t, c, plain, 'd')
 	}
-	for range 2 {
+	for range 36 {
 		if n := fill(first); n != 130 {
-			t.Errorf("%d recipients when all others have ended", n)
+			t.Fatalf("%d recipients when all others have ended", n)
+		}
+		if a, err := first.End(nil); err != nil || a.Code != 'd' {
+			t.Fatalf("answer %q, %v", a.Code, err)
 		}
 	}
 }
