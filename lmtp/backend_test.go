@@ -121,6 +121,12 @@ func (l *log) observe(event string) {
 	l.events[event]++
 }
 
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 func (l *log) count(event string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -3,6 +3,7 @@ package lmtp
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -18,9 +19,13 @@ import (
 // its extensions add some hundreds for each parameter.
 const maxLine = 8 << 10
 
-// maxCommands is how many commands a client may send without the content of a message,
-// RCPT apart: an MTA that asks whether recipients exist sends two for each.
-const maxCommands = 200
+// What a client may send without the content of a message. An MTA that only asks whether
+// recipients exist sends three commands beside RCPT for each, on a connection that it
+// keeps for minutes (Postfix: RSET, MAIL, RCPT, RSET for 300 seconds).
+const (
+	maxCommands  = 1000 // RCPT apart
+	rcptsForEach = 10   // RCPT, for each recipient that a message may have
+)
 
 // A conn is the connection as go-smtp sees it. It gives go-smtp at most one line
 // at a time, so that go-smtp's own buffer is empty when a DATA command is
@@ -28,13 +33,20 @@ const maxCommands = 200
 // content).
 type conn struct {
 	*replies
-	s        *Server
-	slow     *socket.Trickle // since open
-	r        *bufio.Reader   // since open
-	line     int             // octets of the command line so far
-	commands int             // since the last content
+	s    *Server
+	slow *socket.Trickle // since open
+	r    *bufio.Reader   // since open
 	// greetBy is when LHLO must have come. Since open.
 	greetBy time.Time
+
+	// These belong to whoever reads: one goroutine at a time.
+	line     int   // octets of the command line so far
+	last     int   // octets of the last whole one
+	commands int   // since the last content, RCPT apart
+	rcpts    int   // RCPT since then
+	owed     bool  // what became of a message is still to be sent
+	enough   bool  // one command too many has come: none is taken any more
+	broken   error // why nothing more is read from the network
 
 	mu       sync.Mutex // guards what follows, and the order of read deadlines
 	greeted  bool       // LHLO came
@@ -49,23 +61,43 @@ func newConn(s *Server, raw net.Conn) *conn {
 
 // open makes room for what comes, once there is a place for the connection.
 func (c *conn) open() {
-	c.slow = socket.NewTrickle(c.Conn, time.Sleep)
+	c.slow = socket.NewTrickle(c.Conn, c.s.opts.Sleep)
 	c.r = bufio.NewReaderSize(timed{c}, 64<<10)
 	c.greetBy = time.Now().Add(c.s.opts.GreetTimeout)
 }
 
 // timed reads from the network with the timeouts of the server, after it has said
-// what there was to say.
+// what there was to say. An error is the last that it does: what comes after a pause
+// within the content is in the midst of it, and would be taken for commands.
 type timed struct{ c *conn }
 
 func (t timed) Read(p []byte) (int, error) {
-	if t.c.flush() != nil {
-		return 0, io.EOF // who takes no replies has gone
+	c := t.c
+	if c.broken != nil {
+		return 0, c.broken
 	}
-	if err := t.c.await(); err != nil {
-		return 0, err
+	if err := c.flush(); err != nil {
+		return 0, c.unheard(err)
 	}
-	return t.c.slow.Read(p)
+	c.owed = false
+	if c.broken = c.await(); c.broken != nil {
+		return 0, c.broken
+	}
+	n, err := c.slow.Read(p)
+	c.broken = err
+	return n, err
+}
+
+// unheard is what reading ends with after replies were not taken: who does not take them
+// has gone, which is worth a word in the log only within a message, or if what became of it
+// was not heard.
+func (c *conn) unheard(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy || c.owed {
+		return fmt.Errorf("in a reply: %w", err)
+	}
+	return io.EOF
 }
 
 // await sets the deadline for the next read, unless the connection is to end.
@@ -89,8 +121,12 @@ func (c *conn) greet() {
 	c.greeted = true
 }
 
-// Read gives go-smtp at most one line.
+// Read gives go-smtp at most one line, and none after it has closed the connection: it
+// reads on, and would execute what came together with QUIT.
 func (c *conn) Read(p []byte) (int, error) {
+	if c.enough || c.isClosed() {
+		return 0, io.EOF
+	}
 	if c.line == 0 {
 		c.slow.Next()
 	}
@@ -106,30 +142,41 @@ func (c *conn) Read(p []byte) (int, error) {
 	if !whole {
 		n = len(b)
 	}
+	begins := c.line == 0
 	if c.line += n; c.line > maxLine {
 		return 0, smtp.ErrTooLongLine
 	}
 	if whole {
-		c.line = 0
+		c.line, c.last = 0, c.line
 	}
-	copy(p, b[:n])
+	given := b[:n]
+	if begins && whole {
+		given = withoutBadNames(given)
+	}
+	taken := copy(p, given)
 	_, err := c.r.Discard(n)
-	return n, err
+	return taken, err
 }
 
 // mayCommand counts a command that begins with b. False: it was one too many, and the
 // client has been told.
 func (c *conn) mayCommand(b []byte) bool {
-	if len(b) < 4 || !bytes.EqualFold(b[:4], []byte("RCPT")) {
+	if len(b) >= 4 && bytes.EqualFold(b[:4], []byte("RCPT")) {
+		c.rcpts++
+	} else {
 		c.commands++
 	}
-	if c.commands <= maxCommands {
+	if c.commands <= maxCommands && c.rcpts <= rcptsForEach*c.s.opts.MaxRecipients {
 		return true
 	}
+	c.enough = true
 	c.s.opts.Log.Warn("lmtp: connection ended: too many commands without a message")
-	_, _ = io.WriteString(c, "421 4.7.0 Too many commands without a message\r\n") // best effort: it ends anyway
+	c.lastWord("421 4.7.0 Too many commands without a message\r\n")
 	return false
 }
+
+// countAnew is called when the content of a message comes.
+func (c *conn) countAnew() { c.commands, c.rcpts = 0, 0 }
 
 // Write holds replies until the next read. Of the extensions that go-smtp announces it
 // keeps CHUNKING back: BDAT is refused (see session.LMTPData).
@@ -170,6 +217,12 @@ func (c *conn) begin() bool {
 	}
 	c.busy = true
 	return true
+}
+
+func (c *conn) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
 }
 
 func (c *conn) idle() {

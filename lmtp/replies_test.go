@@ -1,21 +1,30 @@
 package lmtp_test
 
 import (
+	"context"
+	"errors"
 	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"pecd/lmtp"
 )
 
-// A spy is a listener that writes down what its connections send, write by write.
+// A spy is a listener that writes down what its connections do.
 type spy struct {
 	net.Listener
-	mu    sync.Mutex
-	wrote []string
+	octets bool // each read finds an octet, as from one who sends them one by one
+	mu     sync.Mutex
+	deaf   bool     // writes fail
+	wrote  []string // write by write
+	failed int      // reads that failed
 }
+
+var errDeaf = errors.New("nobody listens")
 
 func (s *spy) Accept() (net.Conn, error) {
 	c, err := s.Listener.Accept()
@@ -23,6 +32,12 @@ func (s *spy) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	return &spied{c, s}, nil
+}
+
+func (s *spy) deafen() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deaf = true
 }
 
 type spied struct {
@@ -33,8 +48,24 @@ type spied struct {
 func (c *spied) Write(p []byte) (int, error) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
+	if c.s.deaf {
+		return 0, errDeaf
+	}
 	c.s.wrote = append(c.s.wrote, string(p))
 	return c.Conn.Write(p)
+}
+
+func (c *spied) Read(p []byte) (int, error) {
+	if c.s.octets {
+		p = p[:1]
+	}
+	n, err := c.Conn.Read(p)
+	if err != nil {
+		c.s.mu.Lock()
+		defer c.s.mu.Unlock()
+		c.s.failed++
+	}
+	return n, err
 }
 
 // TestRepliesTogether: each write wakes the client.
@@ -64,29 +95,132 @@ func TestRepliesTogether(t *testing.T) {
 	}
 }
 
-func TestTooManyCommands(t *testing.T) {
+// TestBeginWaits: who is to send the content hears so, and all that was said before, while
+// the backend takes its time.
+func TestBeginWaits(t *testing.T) {
 	r := newRecorder()
-	s := start(t, lmtp.Options{Backend: r})
+	goOn := make(chan struct{})
+	defer close(goOn)
+	r.begin = func(lmtp.Envelope) error { <-goOn; return nil }
+	c := start(t, lmtp.Options{Backend: r}).dial(t)
+	c.envelope("bob@x")
+	goOn <- struct{}{}
+	c.send("one\r\n.\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n")
+	for _, want := range []string{"250 2.0.0 <bob@x>", "250", "250", "354"} {
+		c.expect(want)
+	}
+	goOn <- struct{}{}
+	c.send("two\r\n.\r\n")
+	c.expect("250 2.0.0 <c@d>")
+}
+
+// TestDeaf: that replies are not taken is told once, if a message was under way.
+func TestDeaf(t *testing.T) {
+	for name, tt := range map[string]struct {
+		content string
+		when    func(l *spy, r *recorder)
+		log     string
+	}{
+		"go ahead": {"", func(l *spy, _ *recorder) { l.deafen() }, "message not taken"},
+		"what became": {"x\r\n.\r\n", func(l *spy, r *recorder) {
+			r.end = func(context.Context, *record) []lmtp.Status { l.deafen(); return []lmtp.Status{{Code: 250}} }
+		}, "error handling"},
+		"no message": {"", nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, r := &spy{Listener: listen(t)}, newRecorder()
+			s := serve(t, l, lmtp.Options{Backend: r})
+			c := s.dial(t)
+			if tt.when != nil {
+				c.cmd("MAIL FROM:<a@b>", "250")
+				c.cmd("RCPT TO:<c@d>", "250")
+				tt.when(l, r)
+				c.send("DATA\r\n" + tt.content)
+			} else {
+				l.deafen()
+				c.send("NOOP\r\n")
+			}
+			c.mustClose()
+			s.stop(t)
+			for began := time.Now(); !strings.Contains(s.log.String(), tt.log) && time.Since(began) < patience; { // it is logged at the very end
+				time.Sleep(time.Millisecond)
+			}
+			if got := s.log.String(); strings.Count(got, errDeaf.Error()) != min(1, len(tt.log)) || !strings.Contains(got, tt.log) {
+				t.Errorf("logged %q", got)
+			}
+		})
+	}
+}
+
+func TestTooManyCommands(t *testing.T) {
+	const limit = 1000
+	r := newRecorder()
+	s := start(t, lmtp.Options{Backend: r, MaxRecipients: 50})
 	mta := s.dial(t)
-	for range 3 { // a message gives the next one as many again
-		for range 66 {
-			mta.cmd("MAIL FROM:<a@b>", "250")
-			mta.cmd("RCPT TO:<c@d>", "250")
-			mta.cmd("RSET", "250")
+	for range 2 { // a message gives the next ones as many again
+		for range 330 { // questions whether a recipient exists, on a connection that is kept
+			mta.send("RSET\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRSET\r\n")
+			for range 4 {
+				mta.expect("250")
+			}
 		}
 		mta.envelope("bob@x")
 		mta.send(".\r\n")
 		mta.expect("250")
 	}
-	mta.cmd("MAIL FROM:<a@b>", "250")
-	for range 500 {
-		mta.cmd("RCPT TO:<c@d>", "250")
-	}
-	stranger := s.raw(t)
-	stranger.send("LHLO x\r\n" + strings.Repeat("NOOP\r\n", 1000))
-	said := stranger.mustClose()
-	if n := strings.Count(said, "\r\n250 2.0.0"); n != 199 || !strings.HasSuffix(said, "\r\n421 4.7.0 Too many commands without a message\r\n") {
-		t.Errorf("after %d answers to NOOP: %q", n, said[max(0, len(said)-100):])
+	const last = "\r\n421 4.7.0 Too many commands without a message\r\n"
+	for name, tt := range map[string]struct {
+		before string // the commands that are no RCPT
+		often  string
+		n      int // of which the last is one too many
+		last   string
+	}{
+		"commands":          {"LHLO x\r\n", "NOOP\r\n", limit, "\r\n250 2.0.0 I have successfully done nothing" + last},
+		"RCPT":              {"LHLO x\r\n", "RCPT\r\n", 501, "\r\n502 5.5.1 Missing MAIL FROM command." + last},
+		"RCPT in a message": {"LHLO x\r\nMAIL FROM:<a@b>\r\n", "RCPT TO:<c@d>\r\n", 501, "\r\n452 4.5.3 Maximum limit of 50 recipients reached" + last},
+		"lines of a chunk":  {"LHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 99999\r\n", "x\r\n", limit - 2, "gets this" + last},
+	} {
+		t.Run(name, func(t *testing.T) {
+			stranger := s.raw(t)
+			stranger.send(tt.before + strings.Repeat(tt.often, tt.n))
+			said := stranger.mustClose()
+			if !strings.HasSuffix(said, tt.last) || strings.Count(said, "421") != 1 {
+				t.Errorf("the end: %q", said[max(0, len(said)-200):])
+			}
+			if n := strings.Count(said, "done nothing"); name == "commands" && n != limit-1 {
+				t.Errorf("%d answers to NOOP", n)
+			}
+		})
 	}
 	mta.cmd("NOOP", "250")
+	if n := strings.Count(s.log.String(), "too many commands"); n != 4 {
+		t.Errorf("told of %d times", n)
+	}
+}
+
+// TestSleep: who writes whole lines, and content in blocks, is never made to wait; who
+// writes octet by octet is.
+func TestSleep(t *testing.T) {
+	for _, octets := range []bool{false, true} {
+		r := newRecorder()
+		l := &spy{Listener: listen(t), octets: octets}
+		var naps atomic.Int64
+		c := serve(t, l, lmtp.Options{Backend: r, Sleep: func(time.Duration) { naps.Add(1) }}).dial(t)
+		for range 20 {
+			c.envelope("bob@x")
+			c.cmd("x\r\n.", "250")
+			for range 5 {
+				c.cmd("NOOP", "250")
+			}
+		}
+		c.envelope("bob@x")
+		c.send("x\r\n")
+		for range 100 {
+			c.send(strings.Repeat("0123456789\r\n", 20))
+		}
+		c.cmd(".", "250")
+		if n := naps.Load(); (n > 0) != octets {
+			t.Errorf("octet by octet: %v; made to wait %d times", octets, n)
+		}
+	}
 }

@@ -75,11 +75,16 @@ type Options struct {
 	GreetTimeout time.Duration
 	// IdleTimeout is how long the MTA may be silent, between commands and within
 	// the content. 0: 5 minutes.
-	IdleTimeout  time.Duration
-	WriteTimeout time.Duration // for one reply. 0: 30 seconds
+	IdleTimeout time.Duration
+	// WriteTimeout is how long the MTA may take to take replies, each time that they
+	// are sent to it. 0: 30 seconds.
+	WriteTimeout time.Duration
 	// EndTimeout bounds Begin and End each. It should be less than the MTA's own
 	// patience (Postfix: lmtp_data_done_timeout, 600 s). 0: 5 minutes.
 	EndTimeout time.Duration
+	// Sleep waits before more is read from who sends a few octets at a time (see
+	// socket.Trickle). It may be called concurrently. nil: time.Sleep.
+	Sleep func(time.Duration)
 	// Observe is told of events, for metrics. It may be called concurrently.
 	Observe func(event string)
 }
@@ -108,6 +113,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.EndTimeout == 0 {
 		o.EndTimeout = 5 * time.Minute
+	}
+	if o.Sleep == nil {
+		o.Sleep = time.Sleep
 	}
 	if o.Observe == nil {
 		o.Observe = func(string) {}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,6 +66,45 @@ func TestEnvelope(t *testing.T) {
 	want = lmtp.Envelope{Recipients: []string{"bob@beta.example"}, ClientAddr: want.ClientAddr, OriginalRecipients: []string{""}}
 	if got := r.next(t); !reflect.DeepEqual(got.env, want) || got.content.Len() != 0 {
 		t.Errorf("envelope %+v, content %q", got.env, got.content.String())
+	}
+}
+
+// TestBadNames: what go-smtp does not understand of ORCPT and ENVID is no reason to refuse
+// a recipient.
+func TestBadNames(t *testing.T) {
+	r := newRecorder()
+	c := start(t, lmtp.Options{Backend: r}).dial(t)
+	for envid, want := range map[string]string{"perch+C3+A9": "", "+00": "", "a+2Bb+7E": "a+b~", "+e9": ""} {
+		c.cmd("MAIL FROM:<a@b> ENVID="+envid+" SIZE=3", "250")
+		names := map[string]string{ // ORCPT and what is known of it
+			"rfc822;a+2Bb@x":       "a+b@x",
+			"RFC822;a@x":           "a@x",
+			"rfc822;perch+C3+A9@x": "",
+			"rfc822;a+1@x":         "",
+			"rfc822;a+7F":          "",
+			"rfc822;":              "",
+			"a@x":                  "",
+			"x400;/C=it/":          "",
+			"utf-8;perch\u00e9@x":  "perch\u00e9@x",
+			"utf-8;perch+C3+A9@x":  "",
+			"utf-8;\\x{20}@x":      "",
+		}
+		var known []string
+		for orcpt, name := range names {
+			c.cmd("RCPT TO:<c@d> NOTIFY=FAILURE orcpt="+orcpt, "250")
+			known = append(known, name)
+		}
+		c.cmd(`RCPT TO:<"e ORCPT=x"@f> ORCPT=x;y NOTIFY=NEVER`, "250")
+		c.cmd("RCPT TO:<c@d> ORCPT=rfc822;a NOTIFY=HALF", "501") // go-smtp is still asked
+		c.cmd("DATA", "354")
+		c.send(".\r\n")
+		for range len(names) + 1 {
+			c.expect("250 2.0.0 <")
+		}
+		env := r.next(t).env
+		if env.EnvelopeID != want || !slices.Equal(env.OriginalRecipients, append(known, "")) || env.Recipients[len(known)] != `"e ORCPT=x"@f` {
+			t.Errorf("%s: %+v", envid, env)
+		}
 	}
 }
 
@@ -315,6 +355,27 @@ func TestManyRecipients(t *testing.T) {
 	}
 }
 
+// TestRecipientMemory: recipients may be few and long.
+func TestRecipientMemory(t *testing.T) {
+	r := newRecorder()
+	c := start(t, lmtp.Options{Backend: r}).dial(t)
+	for range 2 { // the next message has room again
+		c.cmd("MAIL FROM:<a@b>", "250")
+		for range 64 {
+			c.cmd("RCPT TO:<c@d> ORCPT=rfc822;"+strings.Repeat("x", 8<<10-len("RCPT TO:<c@d> ORCPT=rfc822;\r\n")), "250")
+		}
+		c.cmd("RCPT TO:<e@f>", "452 4.5.3")
+		c.cmd("DATA", "354")
+		c.send(".\r\n")
+		for range 64 {
+			c.expect("250 2.0.0 <c@d>")
+		}
+		if m := r.next(t); len(m.env.Recipients) != 64 {
+			t.Errorf("%d recipients", len(m.env.Recipients))
+		}
+	}
+}
+
 // go-smtp would keep the recipients of the first MAIL, and answer 250 for them.
 func TestNestedMail(t *testing.T) {
 	r := newRecorder()
@@ -415,6 +476,66 @@ func TestIdle(t *testing.T) {
 				if m := r.next(t); m.aborts != 1 {
 					t.Errorf("aborted %d times", m.aborts)
 				}
+			}
+		})
+	}
+}
+
+// TestPauseInContent: after a pause that was too long nothing more is read, not even for a
+// moment: what comes belongs to the content, and would be executed.
+func TestPauseInContent(t *testing.T) {
+	for name, content := range map[string]string{"in a line": "x\r\nfoo", "after a line": "x\r\n", "in the dot": "x\r\n.\r"} {
+		t.Run(name, func(t *testing.T) {
+			r := newRecorder()
+			l := &spy{Listener: listen(t)}
+			s := serve(t, l, lmtp.Options{Backend: r, IdleTimeout: 300 * time.Millisecond})
+			c := s.dial(t)
+			r.abort = func() { // who did not wait for it to end goes on
+				_, _ = io.WriteString(c, ".\r\nMAIL FROM:<x@y>\r\nRCPT TO:<y@z>\r\nDATA\r\nx\r\n.\r\n"+strings.Repeat("NOOP\r\n", 10))
+			}
+			c.envelope("bob@x")
+			c.send(content)
+			said := c.mustClose()
+			if !strings.HasPrefix(said, "451 4.3.0 <bob@x>") || strings.Count(said, "\r\n") != 2 || !strings.Contains(said, "\r\n421 4.4.2") {
+				t.Errorf("the server says %q", said)
+			}
+			if m := r.next(t); m.aborts != 1 {
+				t.Errorf("aborted %d times", m.aborts)
+			}
+			s.stop(t)
+			r.none(t)
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if l.failed != 1 {
+				t.Errorf("read %d times in vain", l.failed)
+			}
+		})
+	}
+}
+
+// TestAfterQuit: what comes together with QUIT is not executed, nor what comes with the
+// command that is an error too many.
+func TestAfterQuit(t *testing.T) {
+	for name, input := range map[string]string{
+		"a message":       "LHLO x\r\nQUIT\r\nLHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx\r\n.\r\n",
+		"no LHLO":         "LHLO x\r\nQUIT\r\nMAIL FROM:<a@b>\r\n",
+		"too many errors": "LHLO x\r\nA\r\nB\r\nC\r\nD\r\nLHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx\r\n.\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRecorder()
+			begun := make(chan struct{})
+			r.begin = func(lmtp.Envelope) error { close(begun); return nil }
+			s := start(t, lmtp.Options{Backend: r})
+			c := s.raw(t)
+			c.send(input)
+			c.mustClose()
+			select {
+			case <-begun:
+				t.Error("a message began")
+			case <-time.After(200 * time.Millisecond): // it would have been executed by now
+			}
+			if got := s.log.String(); strings.Contains(got, "panic") {
+				t.Errorf("logged %q", got)
 			}
 		})
 	}

@@ -22,14 +22,21 @@ var (
 	tooLarge    = Status{Code: 552, Enhanced: [3]int{5, 3, 4}, Text: "The message is too large"}
 )
 
+// maxEnvelope is how many octets the commands may have together that name the recipients
+// of a message: 1,000 of the longest that RFC 5321 allows, with DSN parameters, have some
+// more, and real ones a tenth.
+const maxEnvelope = 512 << 10
+
 // A session is what go-smtp calls for one connection. All of it belongs to the
-// connection's goroutine; LMTPData runs in another, for which that one waits.
+// connection's goroutine, but while LMTPData runs, in another, to that one; the first then
+// only writes what became of the message.
 type session struct {
 	s    *Server
 	c    *conn
 	open bool // MAIL was accepted
 	env  Envelope
 	keys []string // recipients as go-smtp names them
+	size int      // octets of the commands that named them
 }
 
 // newSession is called for LHLO.
@@ -67,6 +74,9 @@ func (x *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 	if err != nil {
 		return Status{Code: 553, Enhanced: [3]int{5, 1, 3}, Text: "Bad recipient address"}.reply()
 	}
+	if x.size += x.c.last; x.size > maxEnvelope { // go-smtp may keep the whole line
+		return Status{Code: 452, Enhanced: [3]int{4, 5, 3}, Text: "Too many recipients"}.reply()
+	}
 	x.env.Recipients = append(x.env.Recipients, address)
 	x.env.OriginalRecipients = append(x.env.OriginalRecipients, opts.OriginalRecipient)
 	x.keys = append(x.keys, to)
@@ -75,7 +85,7 @@ func (x *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 
 // Reset implements smtp.Session. go-smtp calls it after each message too.
 func (x *session) Reset() {
-	x.open, x.env, x.keys = false, Envelope{}, nil
+	x.open, x.env, x.keys, x.size = false, Envelope{}, nil, 0
 	x.c.idle()
 }
 
@@ -94,7 +104,8 @@ func (x *session) LMTPData(r io.Reader, statuses smtp.StatusCollector) error {
 	if _, ok := r.(*io.PipeReader); ok {
 		return Status{Code: 502, Enhanced: [3]int{5, 5, 1}, Text: "BDAT is not supported"}.reply()
 	}
-	x.c.commands = 0
+	x.c.countAnew()
+	_ = x.c.flush() // who does not take it is found out at the next read
 	result := x.receive(&content{r: x.c.r})
 	for i, key := range x.keys {
 		statuses.SetStatus(key, result[i].reply())
@@ -116,6 +127,7 @@ func (x *session) receive(c *content) []Status {
 	}
 	if err == nil {
 		x.observe(result)
+		x.c.owed = true
 		return result
 	}
 	x.s.opts.Observe(EventAbort)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
@@ -53,7 +52,7 @@ func newConn(s *Server, raw net.Conn) *conn {
 
 // open makes room for what comes, once there is a place for the connection.
 func (c *conn) open() {
-	c.slow = socket.NewTrickle(c.Conn, time.Sleep)
+	c.slow = socket.NewTrickle(c.Conn, c.s.opts.Sleep)
 	c.r = bufio.NewReaderSize(c.slow, 16<<10)
 }
 
@@ -90,26 +89,56 @@ func (c *conn) next() error {
 	return c.failure
 }
 
-// readPacket reads a packet into c.packet.
+// readPacket reads a packet into c.packet. Of a field that is too long to be taken it keeps
+// nothing.
 func (c *conn) readPacket() (gomilter.Code, []byte, error) {
 	if err := c.awaitPacket(); err != nil {
 		return 0, nil, err
 	}
 	c.slow.Next()
-	c.packet = slices.Grow(c.packet[:0], 4)[:4]
-	if _, err := io.ReadFull(c.r, c.packet); err != nil {
+	c.packet = c.packet[:0]
+	if err := c.readMore(4); err != nil {
 		return 0, nil, err
 	}
 	size := binary.BigEndian.Uint32(c.packet)
-	if size == 0 || size > maxPacket {
+	if size == 0 || size > maxLongField {
 		return 0, nil, fmt.Errorf("%w: length %d", errPacket, size)
 	}
-	n := int(size)
-	c.packet = slices.Grow(c.packet, n)[:4+n]
-	if _, err := io.ReadFull(c.r, c.packet[4:]); err != nil {
+	if err := c.readMore(1); err != nil {
 		return 0, nil, cutShort(err)
 	}
-	return gomilter.Code(c.packet[4]), c.packet[5:], nil
+	code, n := gomilter.Code(c.packet[4]), int(size)-1
+	if n > mostData(code) {
+		if code != gomilter.CodeHeader {
+			return 0, nil, fmt.Errorf("%w: command %q with %d octets", errPacket, code, n)
+		}
+		if _, err := c.r.Discard(n); err != nil {
+			return 0, nil, cutShort(err)
+		}
+		return code, nil, nil
+	}
+	if err := c.readMore(n); err != nil {
+		return 0, nil, cutShort(err)
+	}
+	return code, c.packet[5:], nil
+}
+
+// readMore reads n octets more into c.packet. It takes memory as octets come, since a
+// length is only a promise.
+func (c *conn) readMore(n int) error {
+	for n > 0 {
+		have := len(c.packet)
+		step := min(n, max(cap(c.packet)-have, have, 1<<10))
+		if have+step > cap(c.packet) {
+			c.packet = append(make([]byte, 0, max(have+step, 1<<10)), c.packet...)
+		}
+		c.packet = c.packet[:have+step]
+		if _, err := io.ReadFull(c.r, c.packet[have:]); err != nil {
+			return err
+		}
+		n -= step
+	}
+	return nil
 }
 
 // awaitPacket sets the deadline for the next packet as a whole, unless the

@@ -28,6 +28,7 @@ func TestMalformedField(t *testing.T) {
 		"line end at end":  "X\x00 a\n\x00",
 		"empty line":       "X\x00 a\n\n b\x00",
 		"maybe cut":        "X\x00" + strings.Repeat("x", 49_999) + "\x00",
+		"not kept":         "X\x00" + strings.Repeat("x", 1<<20-4) + "\x00",
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, err := c.Mail(plain.From, nil)

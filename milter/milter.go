@@ -153,6 +153,9 @@ type Options struct {
 	// message is under way on it: the MTA's client may be about to send one, and the
 	// MTA would have to refuse it. 0: 5 seconds; negative: none.
 	Linger time.Duration
+	// Sleep waits before more is read from who sends a few octets at a time (see
+	// socket.Trickle). It may be called concurrently. nil: time.Sleep.
+	Sleep func(time.Duration)
 	// Observe is told of events, for metrics. It may be called concurrently.
 	Observe func(event string)
 }
@@ -178,6 +181,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Linger == 0 {
 		o.Linger = 5 * time.Second
+	}
+	if o.Sleep == nil {
+		o.Sleep = time.Sleep
 	}
 	if o.Observe == nil {
 		o.Observe = func(string) {}

@@ -10,13 +10,33 @@ import (
 	gomilter "github.com/emersion/go-milter"
 )
 
-// maxPacket is the largest packet in octets, its command included. MTAs send at
-// most 64 KiB of a body, and header fields of at most 100 KiB (Postfix:
-// header_size_limit).
-const maxPacket = 1 << 20
+// The most that comes with a command, in octets.
+const (
+	// Both MTAs send at most 65,535 octets of a body. A field that is longer than this
+	// cannot be told as it was sent anyway (maxField).
+	maxData   = 64 << 10
+	maxMacros = 64 << 10 // of which few are kept
+	// Both MTAs read lines of at most 2,048 octets from their clients (Postfix:
+	// line_length_limit), and tell of one line each with CONNECT, HELO, MAIL and RCPT.
+	maxLine = 8 << 10
+	// A longer field is still read to its end, but not kept. Postfix: header_size_limit,
+	// 100 KiB; Sendmail: MaxHeadersLength, 32 KiB.
+	maxLongField = 1 << 20
+	// Values of macros are kept until their command comes, and while they hold.
+	maxKeptMacros = 4 << 10
+)
 
-// maxMacros is the same for macros; they are kept until their command comes.
-const maxMacros = 64 << 10
+// mostData is how many octets are read with a command.
+func mostData(code gomilter.Code) int {
+	switch code {
+	case gomilter.CodeBody, gomilter.CodeHeader:
+		return maxData
+	case gomilter.CodeMacro:
+		return maxMacros
+	default:
+		return maxLine
+	}
+}
 
 var (
 	errPacket = errors.New("malformed packet")
@@ -62,14 +82,18 @@ func parseMacros(data []byte) (gomilter.Code, macros, error) {
 	if len(data) == 0 || len(data) > maxMacros {
 		return 0, nil, fmt.Errorf("%w: macros of %d octets", errPacket, len(data))
 	}
-	m := macros{}
+	m, kept := macros{}, 0
 	for name, rest := []byte(nil), data[1:]; len(rest) > 0; {
 		var value []byte
 		name, rest, _ = bytes.Cut(rest, []byte{0})
 		value, rest, _ = bytes.Cut(rest, []byte{0})
 		if wanted[string(name)] {
 			m[string(name)] = string(value)
+			kept += len(value)
 		}
+	}
+	if kept > maxKeptMacros {
+		return 0, nil, fmt.Errorf("%w: values of macros of %d octets", errPacket, kept)
 	}
 	return gomilter.Code(data[0]), m, nil
 }

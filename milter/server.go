@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync/atomic"
 
 	gomilter "github.com/emersion/go-milter"
 
@@ -18,6 +19,8 @@ type Server struct {
 	opts  Options
 	check RecipientChecker // nil: recipients are not asked about
 	keep  *socket.Keeper
+	// addresses is how many octets the recipients of all messages under way take.
+	addresses atomic.Int64
 }
 
 // NewServer returns a server that waits for Serve.

@@ -117,6 +117,7 @@ func (s *session) Body(*gomilter.Modifier) (gomilter.Response, error) {
 	}
 	s.tx.learn(gomilter.CodeEOB)
 	v := s.tx.end()
+	s.tx.forgetRecipients()
 	s.tx = nil
 	s.c.idle()
 	s.s.opts.Observe(v.Action.String())
@@ -145,6 +146,7 @@ func (s *session) drop() {
 	if s.tx != nil {
 		s.s.opts.Observe(EventAbort)
 		s.tx.abort()
+		s.tx.forgetRecipients()
 		s.tx = nil
 	}
 }

@@ -17,6 +17,13 @@ const (
 	maxHeader     = 1<<20 - 64<<10 // octets of all fields
 	maxFields     = 10_000 - 100
 	maxRecipients = 10_000
+	// Octets that recipients take, those of one message and those of all messages that
+	// are under way at a door.
+	maxAddresses    = 1 << 20
+	maxAllAddresses = 32 << 20
+	perAddress      = 32 // octets that each takes beside its own
+	// keptHeader is how much of the fields is kept before it is written.
+	keptHeader = 16 << 10
 	// maxField is the longest field in octets, its folds counted as one. Postfix
 	// cuts longer ones down before a milter sees them, to 60,000 octets or, where
 	// a line of less than about 9,000 is cut, to the line before it. So a field
@@ -31,6 +38,8 @@ var (
 	errRecipients = errors.New("too many recipients")
 	errPanic      = errors.New("the backend panicked")
 )
+
+var tooManyRecipients = Verdict{Defer, "452 4.5.3 Too many recipients"}
 
 func errOutside(code gomilter.Code) error {
 	return fmt.Errorf("%w: %q outside a message", errProtocol, code)
@@ -49,6 +58,7 @@ type transaction struct {
 	macros     map[gomilter.Code]macros
 	sender     string
 	recipients []string
+	addresses  int64 // octets that recipients take
 
 	msg     Message // nil before Begin and after its end
 	header  []byte  // fields that are not written yet
@@ -97,17 +107,34 @@ func (t *transaction) envelope() Envelope {
 }
 
 func (t *transaction) addRecipient(to string) {
-	if len(t.recipients) >= maxRecipients {
-		t.fail(Verdict{Defer, "452 4.5.3 Too many recipients"}, errRecipients)
+	if !t.hasRoom(to) {
+		t.fail(tooManyRecipients, errRecipients)
 		return
 	}
 	t.recipients = append(t.recipients, to)
+	t.addresses += taken(to)
+	t.sess.s.addresses.Add(taken(to))
+}
+
+// hasRoom reports whether one more recipient may be taken.
+func (t *transaction) hasRoom(to string) bool {
+	return len(t.recipients) < maxRecipients && t.addresses+taken(to) <= maxAddresses &&
+		t.sess.s.addresses.Load()+taken(to) <= maxAllAddresses
+}
+
+// taken is how many octets a recipient takes.
+func taken(to string) int64 { return int64(len(to)) + perAddress }
+
+// forgetRecipients is called at the end of the transaction.
+func (t *transaction) forgetRecipients() {
+	t.sess.s.addresses.Add(-t.addresses)
+	t.recipients, t.addresses = nil, 0
 }
 
 // checkRecipient asks the backend about one recipient, and takes it if it may.
 func (t *transaction) checkRecipient(to string) (v Verdict) {
-	if len(t.recipients) >= maxRecipients {
-		return Verdict{Defer, "452 4.5.3 Too many recipients"}
+	if !t.hasRoom(to) {
+		return tooManyRecipients
 	}
 	ctx, cancel := t.sess.context()
 	defer cancel()
@@ -168,7 +195,7 @@ func (t *transaction) field(name, value []byte) {
 	t.header = append(t.header, ':')
 	t.header = appendCRLF(t.header, value)
 	t.header = append(t.header, '\r', '\n')
-	if len(t.header) > 64<<10 {
+	if len(t.header) > keptHeader {
 		t.flushHeader()
 	}
 }
@@ -201,6 +228,9 @@ func appendCRLF(b, s []byte) []byte {
 
 func (t *transaction) flushHeader() {
 	t.write(t.header)
+	if cap(t.header) > 2*keptHeader {
+		t.header = nil
+	}
 	t.header = t.header[:0]
 }
 

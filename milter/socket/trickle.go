@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// A Trickle reads what comes in items, such as lines or packets. Who sends an item a few
+// A Trickle reads what comes in items, such as packets, or command lines (the content of a
+// message is one with its DATA). Who sends an item a few
 // octets at a time wakes its reader for each of them, so after some such reads it waits
 // ever longer before the next one, and finds more at once: hundreds of slow strangers then
 // take little of the processors from those who speak as the MTA does, in whole items. It
@@ -22,7 +23,9 @@ const (
 	fewOctets = 32
 	fewReads  = 4
 	firstNap  = 50 * time.Millisecond
-	longNap   = 800 * time.Millisecond // the most, which is also what it adds at most to a timeout
+	// longNap is the most. By as much a timeout may come late, or be shorter than it was
+	// meant: what came during the nap is not read after it.
+	longNap = 800 * time.Millisecond
 )
 
 // NewTrickle returns a Trickle over r that waits with sleep.
