@@ -349,10 +349,7 @@ func (j *commitJob) settle(err error) {
 		j.settleKept(err)
 	}
 	if err == nil && j.sent {
-		select {
-		case j.store.wake <- struct{}{}:
-		default: // it has been woken already
-		}
+		j.store.awake()
 	}
 	if err == nil {
 		j.store.at(StepSettled)

@@ -63,7 +63,8 @@ type Store interface {
 	// not more than MaxPutOff away.
 	Postpone(ctx context.Context, id int64, next time.Time, why string) error
 	// Wake returns a channel that receives a value, possibly merged with others,
-	// after a commit that put something into the outbox.
+	// after a commit that put something into the outbox, or may have: of one that
+	// was uncertain the store finds out later.
 	Wake() <-chan struct{}
 	// Search calls f for each register entry that matches q, the oldest first,
 	// until f returns an error, which it returns.
