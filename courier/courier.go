@@ -94,6 +94,7 @@ type Courier struct {
 
 	saidNo8BitMIME, saidNoDSN atomic.Bool  // logged once
 	deaf                      atomic.Int32 // messages of which the store could not be told yet
+	absence                   absence
 }
 
 // A result is what became of a message that was given to a sender.
@@ -102,6 +103,8 @@ type result struct {
 	// park is until when the message must not be tried although the store does
 	// not know that; zero if it does.
 	park time.Time
+	// away says that only the listener, which cannot be reached, could take it.
+	away bool
 }
 
 // New returns a courier for the outbox of store. There must be only one for a
@@ -125,7 +128,8 @@ func New(store logstore.Store, o Options) *Courier {
 	if o.AtStep == nil {
 		o.AtStep = func(string) {}
 	}
-	return &Courier{Options: o, store: store, work: make(chan logstore.Outgoing), done: make(chan result)}
+	return &Courier{Options: o, store: store, work: make(chan logstore.Outgoing), done: make(chan result),
+		absence: absence{over: make(chan struct{}, 1)}}
 }
 
 func setDefault[T int | time.Duration](v *T, d T) {
@@ -159,7 +163,7 @@ func (c *Courier) Run(ctx context.Context) error {
 			(&sender{courier: c}).run(ctx, hard)
 		}()
 	}
-	d := dispatch{courier: c, busy: map[int64]bool{}, parked: map[int64]time.Time{}}
+	d := dispatch{courier: c, busy: map[int64]bool{}, parked: map[int64]time.Time{}, waiting: map[int64]bool{}}
 	d.run(ctx)
 
 	drain := time.AfterFunc(c.Drain, cut)
@@ -182,12 +186,17 @@ type dispatch struct {
 	ready   []logstore.Outgoing // fetched, not yet given out
 	busy    map[int64]bool      // in ready or with a sender
 	parked  map[int64]time.Time // failed, and the store could not be told
+	waiting map[int64]bool      // until the listener is there; for the store they are due
 	fetch   bool                // the store may have more
 	next    time.Time           // when to look again without being woken; zero: not
 }
 
 // maxFetch is how many messages are fetched for each connection at a time.
 const maxFetch = 4
+
+// maxWaiting is how many messages may wait for a listener that cannot be reached. Each is
+// passed over at each look for what goes straight, so beyond that nobody looks.
+const maxWaiting = 5000
 
 func (d *dispatch) run(ctx context.Context) {
 	c := d.courier
@@ -211,6 +220,8 @@ func (d *dispatch) run(ctx context.Context) {
 			d.fetch = true
 		case <-timer.C:
 			d.next, d.fetch = time.Time{}, true
+		case <-c.absence.over:
+			d.anew()
 		case <-ctx.Done():
 		}
 		timer.Stop()
@@ -237,6 +248,10 @@ func (d *dispatch) lookAt(t time.Time) {
 
 func (d *dispatch) finished(r result) {
 	delete(d.busy, r.id)
+	if r.away && d.courier.absence.lasts() {
+		d.waiting[r.id] = true
+		return // the store has nothing new to tell
+	}
 	if !r.park.IsZero() {
 		d.parked[r.id] = r.park
 		d.lookAt(r.park)
@@ -245,9 +260,23 @@ func (d *dispatch) finished(r result) {
 	d.fetch = true
 }
 
+// anew begins again with what has been due longest, also before what is fetched
+// already.
+func (d *dispatch) anew() {
+	for _, m := range d.ready {
+		delete(d.busy, m.ID)
+	}
+	clear(d.waiting)
+	d.ready, d.fetch = nil, true
+}
+
 // refill fetches what is due. If that is all, it finds out when to look again.
 func (d *dispatch) refill(ctx context.Context) {
 	c := d.courier
+	if len(d.waiting) >= maxWaiting {
+		d.fetch = false
+		return
+	}
 	now := c.Now()
 	limit := maxFetch * c.Connections
 	var err error
@@ -282,6 +311,9 @@ func (d *dispatch) plan(ctx context.Context, now time.Time) error {
 func (d *dispatch) except(now time.Time) []int64 {
 	var ids []int64
 	for id := range d.busy {
+		ids = append(ids, id)
+	}
+	for id := range d.waiting {
 		ids = append(ids, id)
 	}
 	for id, until := range d.parked {

@@ -23,6 +23,8 @@ type sender struct {
 	used    bool          // a message has gone over it
 	noting  chan struct{} // holds a place for each message that the store is being told of
 	release func() bool   // stops the watch of the hard context
+	// failures is how often in a row it got no connection where another sender had one.
+	failures int
 }
 
 // run sends what comes until the dispatch closes the channel.
@@ -115,8 +117,8 @@ func (s *sender) note(hard context.Context, m logstore.Outgoing, taken []pec.Add
 // handOver hands the message to the MTA.
 func (s *sender) handOver(ctx, hard context.Context, m logstore.Outgoing) {
 	c := s.courier
-	if !s.connected(ctx, hard) {
-		c.done <- result{id: m.ID}
+	if err := s.connect(ctx, hard); err != nil {
+		s.giveBack(ctx, m, err)
 		return
 	}
 	start := c.Now()
@@ -197,26 +199,50 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// connected makes sure of a connection, if need be by trying until ctx is done.
-// No message is marked as failed for that: none of them is the reason.
-func (s *sender) connected(ctx, hard context.Context) bool {
+// errAway says that the listener cannot be reached, errFull that it has taken another
+// connection and not this one.
+var (
+	errAway = errors.New("the listener cannot be reached")
+	errFull = errors.New("the listener takes no further connection")
+)
+
+// connect makes sure of a connection.
+func (s *sender) connect(ctx, hard context.Context) error {
 	c := s.courier
-	for n := 1; s.client == nil; n++ {
-		start := c.Now()
-		err := s.dial(ctx, hard)
-		if err == nil {
-			break
-		}
-		if ctx.Err() != nil {
-			return false
-		}
-		c.Observe(OutcomeUnreachable, c.Now().Sub(start))
-		c.Log.Error("courier: the MTA's re-injection listener cannot be reached", "attempt", n, "error", err)
-		if !wait(ctx, c.Retry(n)) {
-			return false
-		}
+	if s.client != nil {
+		return nil
 	}
-	return true
+	if !c.absence.enter() {
+		return errAway
+	}
+	start := c.Now()
+	err := s.dial(ctx, hard)
+	switch {
+	case err == nil:
+		s.failures = 0
+		return nil
+	case ctx.Err() != nil:
+		return err
+	}
+	c.Observe(OutcomeUnreachable, c.Now().Sub(start))
+	attempt, reason := c.absence.fail(c.Retry), errAway
+	if attempt == 0 {
+		s.failures++
+		attempt, reason = s.failures, errFull
+	}
+	c.Log.Error("courier: the MTA's re-injection listener cannot be reached", "attempt", attempt, "error", err)
+	return reason
+}
+
+// giveBack returns a message for which there is no connection. None is marked as failed
+// for that: none of them is the reason. While no sender has one they all go on with what
+// goes straight. If another has one it gets the message, and this sender pauses.
+func (s *sender) giveBack(ctx context.Context, m logstore.Outgoing, why error) {
+	c := s.courier
+	c.done <- result{id: m.ID, away: errors.Is(why, errAway)}
+	if errors.Is(why, errFull) {
+		wait(ctx, c.Retry(s.failures))
+	}
 }
 
 func (s *sender) dial(ctx, hard context.Context) error {
@@ -240,6 +266,7 @@ func (s *sender) dial(ctx, hard context.Context) error {
 		return fmt.Errorf("greeting: %w", err)
 	}
 	s.conn, s.client, s.used = conn, client, false
+	c.absence.connected()
 	s.release = context.AfterFunc(hard, func() { _ = conn.Close() })
 	c.AtStep(StepConnected)
 	return nil
@@ -264,4 +291,5 @@ func (s *sender) drop() {
 	s.release()
 	_ = s.conn.Close() // it may be closed already
 	s.conn, s.client = nil, nil
+	s.courier.absence.closed()
 }

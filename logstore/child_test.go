@@ -22,6 +22,7 @@ var children = map[string]func(t testing.TB, dir, arg string){
 	"full":     fullChild,
 	"readonly": readOnlyChild,
 	"hold":     holdChild,
+	"tight":    tightChild,
 }
 
 // TestChild is the child; it does nothing in a usual run.

@@ -25,42 +25,7 @@ func (s *SQLite) Commit(ctx context.Context, tx Tx) ([]bool, error) {
 		return nil, err
 	}
 	s.at(StepPrepared)
-
-	// 2. Sync the bytes of the bodies and of what is infected. A crash leaves the
-	// same.
-	if err := j.syncBodies(); err != nil {
-		return nil, err
-	}
-	if err := j.syncKept(); err != nil {
-		return nil, err
-	}
-	s.at(StepSynced)
-
-	// 3. Give them their names. A crash leaves files to which no row points;
-	// recover removes them.
-	renamed, err := j.nameBodies()
-	if err != nil {
-		return nil, err
-	}
-	if err := j.nameKept(); err != nil {
-		return nil, err
-	}
-	s.at(StepNamed)
-
-	// 4. Sync the names, before any row points to them. A crash leaves the same.
-	if err := j.syncNames(renamed); err != nil {
-		return nil, err
-	}
-	if err := j.syncKeptNames(); err != nil {
-		return nil, err
-	}
-	s.at(StepNameSynced)
-
-	// 5, 6, 7. The writer: see transact.
-	if err := s.submit(ctx, j); err != nil {
-		return nil, err
-	}
-	if err := <-j.outcome; err != nil {
+	if err := s.complete(ctx, j, j); err != nil {
 		return nil, err
 	}
 
@@ -68,6 +33,46 @@ func (s *SQLite) Commit(ctx context.Context, tx Tx) ([]bool, error) {
 	// before the caller answers is, to the MTA, a reply lost on the wire; what is
 	// in the outbox is sent after the restart.
 	return j.done, nil
+}
+
+// complete is steps 2 to 7 of Commit for the bodies and infected messages of j. In the
+// transaction the writer has work, which is j or made of it.
+func (s *SQLite) complete(ctx context.Context, j *commitJob, work job) error {
+	// 2. Sync the bytes of the bodies and of what is infected. A crash leaves the
+	// same.
+	if err := j.syncBodies(); err != nil {
+		return err
+	}
+	if err := j.syncKept(); err != nil {
+		return err
+	}
+	s.at(StepSynced)
+
+	// 3. Give them their names. A crash leaves files to which no row points;
+	// recover removes them.
+	renamed, err := j.nameBodies()
+	if err != nil {
+		return err
+	}
+	if err := j.nameKept(); err != nil {
+		return err
+	}
+	s.at(StepNamed)
+
+	// 4. Sync the names, before any row points to them. A crash leaves the same.
+	if err := j.syncNames(renamed); err != nil {
+		return err
+	}
+	if err := j.syncKeptNames(); err != nil {
+		return err
+	}
+	s.at(StepNameSynced)
+
+	// 5, 6, 7. The writer: see transact.
+	if err := s.submit(ctx, work); err != nil {
+		return err
+	}
+	return <-j.outcome
 }
 
 // check refuses what no later attempt could commit.
@@ -349,10 +354,7 @@ func (j *commitJob) settle(err error) {
 		j.settleKept(err)
 	}
 	if err == nil && j.sent {
-		select {
-		case j.store.wake <- struct{}{}:
-		default: // it has been woken already
-		}
+		j.store.awake()
 	}
 	if err == nil {
 		j.store.at(StepSettled)

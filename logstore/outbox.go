@@ -56,6 +56,7 @@ const MaxPutOff = 2 * time.Minute
 
 // due returns what is due at now, and then what a clock that was ahead has left.
 func due(ctx context.Context, tx *sql.Tx, now time.Time, limit int, except []int64) ([]Outgoing, error) {
+	except = slices.Sorted(slices.Values(except)) // it may be long
 	out, err := dueWhere(ctx, tx, "due <= ?", clamp(now), limit, except)
 	if err != nil || len(out) == limit {
 		return out, err
@@ -77,7 +78,7 @@ func dueWhere(ctx context.Context, tx *sql.Tx, where string, at int64, limit int
 		if err := rows.Scan(&o.ID, &o.Kind, &o.MessageID, &o.EnvelopeID, &o.From, &o.EightBit, &created, &due, &o.Attempts); err != nil {
 			return nil, err
 		}
-		if !slices.Contains(except, o.ID) {
+		if _, skip := slices.BinarySearch(except, o.ID); !skip {
 			o.Created, o.Due = instant(created), instant(due)
 			out = append(out, o)
 		}

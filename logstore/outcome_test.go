@@ -72,6 +72,32 @@ func TestCommitReportsError(t *testing.T) {
 	}
 }
 
+// A commit of which its caller heard that it is uncertain, and which did happen, wakes
+// the courier as soon as that is found out, by whatever comes next.
+func TestUncertainWakes(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, logstore.Options{Dir: dir})
+	defer closeStore(t, s)
+	s.SetPatience(time.Millisecond)
+	database := filepath.Join(dir, "pecd.db")
+	s.FailNextCommit(true, func() { rename(t, database, database+"-away") })
+	if _, err := s.Commit(context.Background(), smallAccess(t, storetest.NewProvider(t))); !errors.Is(err, logstore.ErrUncertain) {
+		t.Fatalf("Commit: %v", err)
+	}
+	rename(t, database+"-away", database)
+	select {
+	case <-s.Wake():
+		t.Error("woken before it is known")
+	default:
+	}
+	mustCommit(t, s, logstore.Tx{At: storetest.At})
+	select {
+	case <-s.Wake():
+	default:
+		t.Errorf("%d messages in the outbox, and nobody is woken", statsOf(t, s).Outbox)
+	}
+}
+
 // checkFailedCommit expects two small transactions, and if happened the large
 // one between.
 func checkFailedCommit(t *testing.T, s *logstore.SQLite, happened bool) {

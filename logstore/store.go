@@ -32,6 +32,10 @@ type Store interface {
 	// Bodies that the messages point to are stored once and kept until the last of
 	// them has been taken.
 	Commit(ctx context.Context, tx Tx) (done []bool, err error)
+	// Try writes as much as the commit of a receipt does, the same way and as durably,
+	// and removes it again. No other method shows anything of it. After a failure it
+	// tells whether the next Commit has a chance.
+	Try(ctx context.Context) error
 	// Issued reports for each key whether an act with it was committed.
 	Issued(ctx context.Context, keys []Key) ([]bool, error)
 	// IssuedAt returns for each key the instant of the act that was committed with
@@ -63,7 +67,8 @@ type Store interface {
 	// not more than MaxPutOff away.
 	Postpone(ctx context.Context, id int64, next time.Time, why string) error
 	// Wake returns a channel that receives a value, possibly merged with others,
-	// after a commit that put something into the outbox.
+	// after a commit that put something into the outbox, or may have: of one that
+	// was uncertain the store finds out later.
 	Wake() <-chan struct{}
 	// Search calls f for each register entry that matches q, the oldest first,
 	// until f returns an error, which it returns.

@@ -203,6 +203,9 @@ func (s *SQLite) transact(ctx context.Context, jobs []job) error {
 		if _, err := s.findOut(ctx, 0); err != nil {
 			return failure("recovering from a failed commit", err)
 		}
+		// If it did happen nobody has told the courier: its caller heard ErrUncertain, and
+		// may find when he comes again that all is done.
+		s.awake()
 	}
 
 	// 5. Begin. A crash from here to the end of step 6 leaves nothing in the
@@ -311,6 +314,14 @@ func (s *SQLite) findOut(ctx context.Context, mark int64) (happened bool, err er
 	s.mark = max(found, mark) // the next transaction has a number that none had
 	s.unknown = false
 	return happened, nil
+}
+
+// awake tells whoever waits at Wake that the outbox may have something new.
+func (s *SQLite) awake() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // he has been told already
+	}
 }
 
 // position reads where the writer stands: the numbers of the last transaction

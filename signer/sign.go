@@ -81,6 +81,15 @@ func (s *Signer) SignContext(ctx context.Context, d issue.Draft) (*Signed, error
 	}, nil
 }
 
+// Try has the key that is in force at at sign a text that is no message, and drops the
+// signature: it tells whether the key is there before anything depends on it. Errors are
+// those of SignContext.
+func (s *Signer) Try(ctx context.Context, at time.Time) error {
+	trial := sha256.Sum256([]byte("pecd: does the key sign?"))
+	_, err := s.at(at).id.sign(ctx, trial[:])
+	return err
+}
+
 // checkedDigest returns the digest of d's entity, after all checks.
 func (t *term) checkedDigest(d issue.Draft, f frame) (digest [sha256.Size]byte, err error) {
 	b := blocks.Get().(*block)

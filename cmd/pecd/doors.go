@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -42,7 +43,7 @@ type doors struct {
 	time    clockGuard
 	watch   *availability.Stopwatch
 	turns   turns       // of messages that arrive, by their digest
-	doubt   atomic.Bool // an arrival could not be settled: can the store be written?
+	doubt   atomic.Bool // an arrival could not be settled: see dispel
 	// storeTime is how long the mailbox store may take for one message; zero means
 	// storeTime, the constant.
 	storeTime time.Duration
@@ -282,15 +283,18 @@ func addresses(list []string) []pec.Address {
 	return out
 }
 
-// dispel makes sure after a failure that the store can be written before the
-// mailbox store gets anything: on a full disk each attempt of the MTA would leave
-// one more copy in the mailbox.
+// dispel makes sure after a failure that the key signs and the store can be written
+// before the mailbox store gets anything. Else each attempt of the MTA would leave one
+// more copy in the mailbox: with the key away, or a disk that has room for little.
 func (d *doors) dispel(ctx context.Context) error {
 	if !d.doubt.Load() {
 		return nil
 	}
-	if _, err := d.store.Commit(ctx, logstore.Tx{At: d.now()}); err != nil {
-		return err
+	if err := d.office.Load().clerk.Signer.Try(ctx, d.now()); err != nil {
+		return fmt.Errorf("a trial signature after a failure: %w", err)
+	}
+	if err := d.store.Try(ctx); err != nil {
+		return fmt.Errorf("a trial commit after a failure: %w", err)
 	}
 	d.doubt.Store(false)
 	return nil
