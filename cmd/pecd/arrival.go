@@ -442,7 +442,9 @@ func (a *arrival) deliver(ctx context.Context, to []pec.Address, done []bool, c 
 	if len(rcpts) == 0 {
 		return results, nil
 	}
-	if err := a.dispel(ctx); err != nil {
+	// Of a receipt nothing is signed, but for the notice that follows from one of a virus.
+	signs := a.found.Class == reception.Envelope || a.found.Event.Kind == pec.KindVirus
+	if err := a.dispel(ctx, signs); err != nil {
 		return nil, err
 	}
 	// Some at a time, and no longer than leaves time to certify what the store has

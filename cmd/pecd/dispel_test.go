@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -142,4 +143,23 @@ func TestRoomForLittle(t *testing.T) {
 	w.bring(t.Context(), raw, to...)
 	s.tight.Store(true)
 	wantCopies(t, w, raw, to, func() { s.tight.Store(false) })
+}
+
+// TestReceiptWhileKeyAway: what others certify goes to our user also without our key.
+func TestReceiptWhileKeyAway(t *testing.T) {
+	w, away := newLeavingBeta(t)
+	away.Store(true)
+	raw, to := w.envelopeTo(1)
+	if s := w.bring(t.Context(), raw, to...)[0]; !s.Deferred() {
+		t.Errorf("without a key the MTA hears %v", s)
+	}
+	ev := w.event("alice@alfa.example")
+	ev.Identifier, ev.Sender, ev.Recipient, ev.Receipt = "20261122y@beta.example", "bob@beta.example", "alice@alfa.example", pec.Concise
+	d, err := w.Alfa.Issuer.Delivery(ev, nil, false, rand.Reader)
+	if s := w.bring(t.Context(), signed(t, w.Alfa, d, err), "bob@beta.example")[0]; !s.OK() {
+		t.Errorf("of a receipt the MTA hears %v", s)
+	}
+	if !w.doors.doubt.Load() {
+		t.Error("nobody has made sure of the key")
+	}
 }

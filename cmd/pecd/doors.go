@@ -283,19 +283,23 @@ func addresses(list []string) []pec.Address {
 	return out
 }
 
-// dispel makes sure after a failure that the key signs and the store can be written
-// before the mailbox store gets anything. Else each attempt of the MTA would leave one
-// more copy in the mailbox: with the key away, or a disk that has room for little.
-func (d *doors) dispel(ctx context.Context) error {
+// dispel makes sure after a failure that the key signs, where something is going to be
+// signed, and that the store can be written, before the mailbox store gets anything. Else
+// each attempt of the MTA would leave one more copy in the mailbox: with the key away, or
+// a disk that has room for little.
+func (d *doors) dispel(ctx context.Context, signs bool) error {
 	if !d.doubt.Load() {
 		return nil
 	}
-	if err := d.office.Load().clerk.Signer.Try(ctx, d.now()); err != nil {
-		return fmt.Errorf("a trial signature after a failure: %w", err)
+	away := d.office.Load().clerk.Signer.Try(ctx, d.now())
+	if away != nil && signs {
+		return fmt.Errorf("a trial signature after a failure: %w", away)
 	}
 	if err := d.store.Try(ctx); err != nil {
 		return fmt.Errorf("a trial commit after a failure: %w", err)
 	}
-	d.doubt.Store(false)
+	if away == nil {
+		d.doubt.Store(false)
+	}
 	return nil
 }
