@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -39,6 +40,9 @@ func main() {
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
+		if errors.Is(err, errViolation) {
+			os.Exit(1)
+		}
 		os.Exit(2)
 	}
 	if len(v.Violations) > 0 {

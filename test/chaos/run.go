@@ -87,6 +87,9 @@ func (w *world) verdict(ctx context.Context) (v verdict, err error) {
 	if v, err = w.judge(ctx); err != nil {
 		return v, err
 	}
+	w.mu.Lock()
+	v.Violations = append(v.Violations, w.wrong...)
+	w.mu.Unlock()
 	v.Violations = append(v.Violations, w.ownChecks(ctx)...)
 	wrong, err := w.panics()
 	v.Violations = append(v.Violations, wrong...)

@@ -21,8 +21,12 @@ import (
 	"pecd/plugins/clamav/clamdtest"
 )
 
-// storeDisk is the size of the file system on which each store is.
-const storeDisk = "256m"
+// How large the file system is on which each store is: in chaos it must be full soon, in
+// a soak never.
+const (
+	storeDisk = "256m"
+	soakDisk  = "2g"
+)
 
 // A world is the servers of a run, and what happened to them.
 type world struct {
@@ -37,18 +41,19 @@ type world struct {
 	oracle string
 	// unlinked is why a link could not be made.
 	unlinked error
-	until    time.Time // when a soak ends; zero: the number of messages ends the load
+	until    time.Time        // when a soak ends; zero: the number of messages ends the load
+	pace     <-chan time.Time // lets one message through at a time; nil: as many as there are clients
 
 	down sync.Map // providers whose pecd was ended and does not run again yet
 
 	broken atomic.Int64 // faults that are over
 	putOff atomic.Int64 // attempts that a client had to repeat
-	lost   atomic.Int64 // of these, without any reply
 
 	mu       sync.Mutex // guards what follows
 	sendings []sending
 	history  []fault
 	heard    map[string]int // what Postfix said by itself after all was sent
+	wrong    []string       // violations that are seen while it runs
 }
 
 func newWorld(ctx context.Context, o options) (w *world, err error) {
@@ -115,7 +120,7 @@ func newWorld(ctx context.Context, o options) (w *world, err error) {
 			return w, err
 		}
 		store := p.Pecd.Config.Store.Path
-		if err := syscall.Mount("tmpfs", store, "tmpfs", 0, "mode=0700,size="+storeDisk); err != nil {
+		if err := syscall.Mount("tmpfs", store, "tmpfs", 0, "mode=0700,size="+w.storeSize()); err != nil {
 			return w, fmt.Errorf("a file system for %s: %w", store, err)
 		}
 		w.disks = append(w.disks, store)
@@ -123,6 +128,14 @@ func newWorld(ctx context.Context, o options) (w *world, err error) {
 			"PECD_CLOCK="+w.control(p, "clock"), "PECD_PLUGIN_BACKOFF=1s")
 	}
 	return w, w.stage.Start(ctx)
+}
+
+// storeSize is the size of the file system of each store.
+func (w *world) storeSize() string {
+	if w.faults == 0 {
+		return soakDisk
+	}
+	return storeDisk
 }
 
 // control is a file by which a provider's pecd is told something.
