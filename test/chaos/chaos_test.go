@@ -32,7 +32,7 @@ func TestChaos(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	o := options{seed: 20, faults: 20, messages: 300, senders: 6, settle: 3 * time.Minute, log: said{t}, dir: dir}
+	o := options{seed: 20, faults: 20, messages: 300, senders: 6, settle: 3 * time.Minute, recovery: 2 * time.Minute, log: said{t}, dir: dir}
 	o.look = func(judge func(...lie) (verdict, error)) error { return lies(t, dir, judge) }
 	v, err := run(ctx, o)
 	if err != nil {

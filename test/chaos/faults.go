@@ -26,9 +26,10 @@ type fault struct {
 	Kind   string  `json:"kind"`
 	Target string  `json:"target"`
 	Begin  float64 `json:"begin"`
-	Struck float64 `json:"struck"` // it has been done
-	End    float64 `json:"end"`    // 0: it is broken still
-	Hits   int     `json:"hits"`   // calls that failed, of faults that count them
+	Struck float64 `json:"struck"`  // it has been done
+	End    float64 `json:"end"`     // 0: it is broken still
+	Hits   int     `json:"hits"`    // how often it was met, if it is counted
+	Count  bool    `json:"counted"` // Hits says something
 }
 
 // seconds since 1970.
@@ -68,6 +69,17 @@ func (w *world) breakThings(ctx context.Context) error {
 			case plan <- n:
 			case <-ctx.Done():
 				return ctx.Err()
+			}
+			if (n+1)%recoveryEvery != 0 {
+				continue
+			}
+			for w.broken.Load() < int64(n+1) {
+				if !pause(ctx, 50*time.Millisecond) {
+					return ctx.Err()
+				}
+			}
+			if err := w.recovered(ctx); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -127,7 +139,8 @@ func (w *world) happen(ctx context.Context, n int, t trouble, r *rand.Rand) erro
 	}
 	end := time.Now()
 	w.mu.Lock()
-	w.history[at].Struck, w.history[at].End, w.history[at].Hits = seconds(struck), seconds(end), hits
+	w.history[at].Struck, w.history[at].End = seconds(struck), seconds(end)
+	w.history[at].Hits, w.history[at].Count = hits, t.hits != nil
 	taken := len(w.sendings)
 	w.mu.Unlock()
 	w.broken.Add(1)
@@ -158,7 +171,8 @@ func (w *world) troubles() (list []trouble) {
 	w.troublesOfToken(w.stage.Alfa, add)
 	for _, l := range w.links {
 		add(trouble{kind: "link cut", target: "link " + l.addr(), weight: 6, hold: 4 * time.Second,
-			begin: func(context.Context, *rand.Rand) error { l.set(true); return nil }, end: func(context.Context) error { l.set(false); return nil }})
+			begin: func(context.Context, *rand.Rand) error { l.set(true); return nil }, end: func(context.Context) error { l.set(false); return nil },
+			hits: func() (int, error) { return l.lost(), nil }})
 	}
 	add(trouble{kind: "clamd killed", target: "clamd", weight: 4, hold: 3 * time.Second,
 		begin: func(context.Context, *rand.Rand) error { return w.clamd.Kill() }, end: w.clamd.Restart})
@@ -184,7 +198,8 @@ func (w *world) troublesOfPublisher(what string, p *publisher, add func(trouble)
 	for _, x := range ways {
 		add(trouble{kind: what + " " + x.kind, target: what, weight: 2, hold: x.hold,
 			begin: func(context.Context, *rand.Rand) error { p.set(x.manner); return w.readAgain() },
-			end:   func(context.Context) error { p.set(well); return nil }})
+			end:   func(context.Context) error { p.set(well); return nil },
+			hits:  func() (int, error) { return p.requests(), nil }})
 	}
 }
 
@@ -249,12 +264,14 @@ func (w *world) troublesOfPecd(p *stage.Provider, add func(trouble)) {
 		add(stopped.forLong(40 * time.Second))
 	}
 	w.troublesOfPlugins(p, add)
-	add(trouble{kind: "disk full", target: pecd, weight: 5, hold: 3 * time.Second,
+	add(saidBy(p, trouble{kind: "disk full", target: pecd, weight: 5, hold: 3 * time.Second,
 		begin: func(context.Context, *rand.Rand) error { return fill(p.Pecd.Config.Store.Path) },
-		end:   func(context.Context) error { return os.Remove(filepath.Join(p.Pecd.Config.Store.Path, ballast)) }})
-	add(trouble{kind: "writes cut off", target: pecd, weight: 4, hold: 2 * time.Second,
+		end:   func(context.Context) error { return os.Remove(filepath.Join(p.Pecd.Config.Store.Path, ballast)) }},
+		"no space left on device", "disk is full"))
+	add(saidBy(p, trouble{kind: "writes cut off", target: pecd, weight: 4, hold: 2 * time.Second,
 		begin: func(ctx context.Context, _ *rand.Rand) error { return limitFiles(ctx, p, "0") },
-		end:   func(ctx context.Context) error { return limitFiles(ctx, p, "unlimited") }})
+		end:   func(ctx context.Context) error { return limitFiles(ctx, p, "unlimited") }},
+		"file too large", "disk is full", "disk I/O error"))
 	for _, what := range []string{"fsync", "write"} {
 		add(trouble{kind: what + " fails", target: pecd, weight: 4, hold: 2 * time.Second,
 			begin: func(context.Context, *rand.Rand) error { return os.WriteFile(w.control(p, "io"), []byte(what), 0o644) },
@@ -285,6 +302,33 @@ func (w *world) troublesOfPlugins(p *stage.Provider, add func(trouble)) {
 		begin: func(ctx context.Context, _ *rand.Rand) error { return w.signalPlugin(ctx, p, syscall.SIGSTOP) },
 		// pecd may have killed the one that was stopped; to another it is nothing.
 		end: func(context.Context) error { _, err := signalChildren(p, syscall.SIGCONT); return err }})
+}
+
+// saidBy is t, with the lines counted in which p's pecd says one of words meanwhile.
+func saidBy(p *stage.Provider, t trouble, words ...string) trouble {
+	var from int64
+	begin := t.begin
+	t.begin = func(ctx context.Context, r *rand.Rand) error {
+		info, err := os.Stat(p.Pecd.Log)
+		if err != nil {
+			return err
+		}
+		from = info.Size()
+		return begin(ctx, r)
+	}
+	t.hits = func() (n int, err error) {
+		log, err := os.ReadFile(p.Pecd.Log)
+		if err != nil {
+			return 0, err
+		}
+		for line := range strings.Lines(string(log[from:])) {
+			if slices.ContainsFunc(words, func(word string) bool { return strings.Contains(line, word) }) {
+				n++
+			}
+		}
+		return n, nil
+	}
+	return t
 }
 
 // takeHits is how many calls the library below the C library let fail since it was

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -42,13 +41,12 @@ var (
 // when these are. A client that was put off, or whose connection broke, tries again
 // with the same message, as clients do.
 func (w *world) load(ctx context.Context, over <-chan struct{}) error {
-	var next atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
 	for k := range w.senders {
 		random := rand.New(rand.NewPCG(w.seed, uint64(1000+k)))
 		g.Go(func() error {
 			for {
-				n := next.Add(1)
+				n := w.numbers.Add(1)
 				if w.until.IsZero() && n > int64(w.messages) || !w.until.IsZero() && time.Now().After(w.until) {
 					return nil
 				}
@@ -192,13 +190,11 @@ func (w *world) disappointed(lost bool, err error) {
 	if w.faults > 0 {
 		return
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	word := "put off"
 	if lost {
 		word = "left without a reply"
 	}
-	w.wrong = append(w.wrong, fmt.Sprintf("a client was %s at %s, and nothing was broken: %v", word, time.Now().Format(time.TimeOnly), err))
+	w.violated(fmt.Sprintf("a client was %s at %s, and nothing was broken: %v", word, time.Now().Format(time.TimeOnly), err))
 }
 
 // attempt is one session. lost: all was sent, and what pecd said to it did not come.
