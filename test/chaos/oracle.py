@@ -166,7 +166,7 @@ class Sent:
 
 class Judge:
     def __init__(self, world, lies):
-        self.world = world
+        self.world = dict(world, faults=world["faults"] or [])  # in a soak there are none
         self.lies = {lie["of"]: lie for lie in lies}
         self.violations, self.counts = [], collections.Counter()
         self.mails = []
