@@ -153,7 +153,9 @@ func (w *world) ownChecks(ctx context.Context) (wrong []string) {
 func (w *world) report(v verdict, d time.Duration) {
 	fmt.Fprintf(w.log, "\nseed %d: %d faults in %s\n", w.seed, len(w.history), d.Round(time.Second))
 	w.reportFaults()
-	fmt.Fprintf(w.log, "times that both providers were well again by themselves while faults paused: %d, after %s at most\n", w.recoveries, w.slowest.Round(100*time.Millisecond))
+	if w.faults > 0 {
+		fmt.Fprintf(w.log, "times that both providers were well again by themselves while faults paused: %d, after %s at most\n", w.recoveries, w.slowest.Round(100*time.Millisecond))
+	}
 	fmt.Fprintf(w.log, "days sealed: %d\n", w.sealedDays())
 	fmt.Fprintln(w.log, "what clients heard of Postfix alone after all was sent, so that pecd may have taken it:")
 	for _, k := range slices.Sorted(maps.Keys(w.heard)) {
