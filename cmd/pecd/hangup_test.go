@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -32,5 +33,24 @@ func TestHangup(t *testing.T) {
 	case <-d.hangup: // caught, and nobody acts on it
 	case <-time.After(time.Minute):
 		t.Fatal("the signal went elsewhere")
+	}
+}
+
+// TestPastInstallations: what a reload has replaced is let go of when no message can be
+// under way with it any more, once, and the one in force never.
+func TestPastInstallations(t *testing.T) {
+	d := &daemon{}
+	begin := time.Now()
+	var gone []int
+	for n, at := range []time.Duration{0, time.Minute, keepPast, keepPast + time.Minute, keepPast + 2*time.Minute} {
+		d.succeed(begin.Add(at), func() error { gone = append(gone, n); return nil })
+		// The first was replaced when the second came, a minute after the begin.
+		if want := [][]int{nil, nil, nil, {0}, {0}}[n]; !slices.Equal(gone, want) {
+			t.Errorf("%s after the begin %v are gone, want %v", at, gone, want)
+		}
+	}
+	d.release()
+	if !slices.Equal(gone, []int{0, 1, 2, 3, 4}) {
+		t.Errorf("at the end %v are gone", gone)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -172,11 +173,45 @@ func (d *daemon) enforce(ctx context.Context, in *installation) {
 		cancel()
 		<-done
 	}
-	d.loaded = append(d.loaded, in)
+	d.succeed(time.Now(), in.close)
+}
+
+// keepPast is for how long an installation is kept that is not in force any more:
+// longer than any message is under way. One that still used it would be put off.
+const keepPast = time.Hour
+
+// A past is an installation that is not in force any more.
+type past struct {
+	since time.Time
+	close func() error
+}
+
+// succeed notes how to let go of the installation now in force, and lets go of those
+// that were in force long ago: each holds a directory, revocation lists and a key.
+// Not the clock of certification, which may jump, says how long ago.
+func (d *daemon) succeed(now time.Time, letGo func() error) {
+	if d.letGo != nil {
+		d.past = append(d.past, past{now, d.letGo})
+	}
+	d.letGo = letGo
+	d.past = slices.DeleteFunc(d.past, func(p past) bool {
+		over := now.Sub(p.since) >= keepPast
+		if over {
+			d.end(p.close)
+		}
+		return over
+	})
+}
+
+// end lets go of an installation.
+func (d *daemon) end(letGo func() error) {
+	if err := letGo(); err != nil {
+		d.log.Error("keys", "err", err)
+	}
 }
 
 // retire ends the upkeep of the installation in force. Messages under way may
-// still use it, so what it holds is let go of at the end.
+// still use it, so what it holds is let go of later.
 func (d *daemon) retire() {
 	if d.keeping != nil {
 		d.keeping()
@@ -205,8 +240,9 @@ type daemon struct {
 	plugins  *host.Host // nil: none
 	scratch  string     // a directory of ours for their sockets; empty: systemd's
 
-	keeping func()          // ends the upkeep of the installation in force; nil: there is none
-	loaded  []*installation // all that were in force
+	keeping func()       // ends the upkeep of the installation in force; nil: there is none
+	letGo   func() error // of what that holds; nil: there is none
+	past    []past       // not let go of yet
 
 	passed                                   *socket.Passed // by systemd
 	access, gate, arrivals, control, figures net.Listener
@@ -215,10 +251,9 @@ type daemon struct {
 // release lets go of all that was loaded, when no message is under way any more.
 func (d *daemon) release() {
 	d.retire()
-	for _, in := range d.loaded {
-		if err := in.close(); err != nil {
-			d.log.Error("keys", "err", err)
-		}
+	d.succeed(time.Now(), nil)
+	for _, p := range d.past {
+		d.end(p.close)
 	}
 }
 

@@ -26,8 +26,10 @@ type fault struct {
 	Kind   string  `json:"kind"`
 	Target string  `json:"target"`
 	Begin  float64 `json:"begin"`
-	End    float64 `json:"end"`  // 0: it is broken still
-	Hits   int     `json:"hits"` // calls that failed, of faults that count them
+	Struck float64 `json:"struck"`  // it has been done
+	End    float64 `json:"end"`     // 0: it is broken still
+	Hits   int     `json:"hits"`    // how often it was met, if it is counted
+	Count  bool    `json:"counted"` // Hits says something
 }
 
 // seconds since 1970.
@@ -39,7 +41,8 @@ type trouble struct {
 	kind   string
 	target string
 	weight int
-	hold   time.Duration // at most, between the two
+	least  time.Duration // between the two
+	hold   time.Duration // the same, at most
 	begin  func(ctx context.Context, r *rand.Rand) error
 	end    func(ctx context.Context) error
 	hits   func() (int, error) // how often the last was met; nil: nobody counts
@@ -66,6 +69,17 @@ func (w *world) breakThings(ctx context.Context) error {
 			case plan <- n:
 			case <-ctx.Done():
 				return ctx.Err()
+			}
+			if (n+1)%recoveryEvery != 0 {
+				continue
+			}
+			for w.broken.Load() < int64(n+1) {
+				if !pause(ctx, 50*time.Millisecond) {
+					return ctx.Err()
+				}
+			}
+			if err := w.recovered(ctx); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -108,8 +122,8 @@ func (w *world) happen(ctx context.Context, n int, t trouble, r *rand.Rand) erro
 	if err := t.begin(ctx, r); err != nil {
 		return err
 	}
-	hold := time.Duration(r.Int64N(int64(t.hold) + 1))
-	pause(ctx, hold)
+	struck := time.Now()
+	pause(ctx, t.least+time.Duration(r.Int64N(int64(t.hold-t.least)+1)))
 	// What was broken is mended also when the run ends.
 	mend, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Minute)
 	defer cancel()
@@ -125,7 +139,8 @@ func (w *world) happen(ctx context.Context, n int, t trouble, r *rand.Rand) erro
 	}
 	end := time.Now()
 	w.mu.Lock()
-	w.history[at].End, w.history[at].Hits = seconds(end), hits
+	w.history[at].Struck, w.history[at].End = seconds(struck), seconds(end)
+	w.history[at].Hits, w.history[at].Count = hits, t.hits != nil
 	taken := len(w.sendings)
 	w.mu.Unlock()
 	w.broken.Add(1)
@@ -155,13 +170,14 @@ func (w *world) troubles() (list []trouble) {
 	}
 	w.troublesOfToken(w.stage.Alfa, add)
 	for _, l := range w.links {
-		add(trouble{"link cut", "link " + l.addr(), 6, 4 * time.Second,
-			func(context.Context, *rand.Rand) error { l.set(true); return nil }, func(context.Context) error { l.set(false); return nil }, nil})
+		add(trouble{kind: "link cut", target: "link " + l.addr(), weight: 6, hold: 4 * time.Second,
+			begin: func(context.Context, *rand.Rand) error { l.set(true); return nil }, end: func(context.Context) error { l.set(false); return nil },
+			hits: func() (int, error) { return l.lost(), nil }})
 	}
-	add(trouble{"clamd killed", "clamd", 4, 3 * time.Second,
-		func(context.Context, *rand.Rand) error { return w.clamd.Kill() }, w.clamd.Restart, nil})
-	add(trouble{"clamd stopped", "clamd", 4, 6 * time.Second,
-		func(context.Context, *rand.Rand) error { return w.clamd.Pause() }, func(context.Context) error { return w.clamd.Resume() }, nil})
+	add(trouble{kind: "clamd killed", target: "clamd", weight: 4, hold: 3 * time.Second,
+		begin: func(context.Context, *rand.Rand) error { return w.clamd.Kill() }, end: w.clamd.Restart})
+	add(trouble{kind: "clamd stopped", target: "clamd", weight: 4, hold: 6 * time.Second,
+		begin: func(context.Context, *rand.Rand) error { return w.clamd.Pause() }, end: func(context.Context) error { return w.clamd.Resume() }})
 	w.troublesOfPublisher("revocation lists", w.lists, add)
 	w.troublesOfPublisher("directory", w.index, add)
 	w.troublesOfPublisher("time stamps", w.stamps, add)
@@ -180,9 +196,10 @@ func (w *world) troublesOfPublisher(what string, p *publisher, add func(trouble)
 		ways = append(ways, way{"garbled", garbled, 5 * time.Second})
 	}
 	for _, x := range ways {
-		add(trouble{what + " " + x.kind, what, 2, x.hold,
-			func(context.Context, *rand.Rand) error { p.set(x.manner); return w.readAgain() },
-			func(context.Context) error { p.set(well); return nil }, nil})
+		add(trouble{kind: what + " " + x.kind, target: what, weight: 2, hold: x.hold,
+			begin: func(context.Context, *rand.Rand) error { p.set(x.manner); return w.readAgain() },
+			end:   func(context.Context) error { p.set(well); return nil },
+			hits:  func() (int, error) { return p.requests(), nil }})
 	}
 }
 
@@ -199,70 +216,119 @@ func (w *world) troublesOf(p *stage.Provider, add func(trouble)) {
 		{"Dovecot", "dovecot/run", w.stage.StartDovecot, 7, 5},
 	}
 	for _, s := range servers {
-		signal := func(sig syscall.Signal) error {
-			_, err := signalServer(p, s.name, s.folder, sig)
-			return err
-		}
-		add(trouble{s.name + " killed", s.name + " " + p.Label, s.killed, time.Second,
-			func(ctx context.Context, _ *rand.Rand) error {
+		add(trouble{kind: s.name + " killed", target: s.name + " " + p.Label, weight: s.killed, hold: time.Second,
+			begin: func(ctx context.Context, _ *rand.Rand) error {
 				pids, err := signalServer(p, s.name, s.folder, syscall.SIGKILL)
 				return errors.Join(err, untilEnded(ctx, pids))
 			},
-			func(ctx context.Context) error {
+			end: func(ctx context.Context) error {
 				return w.again(ctx, func() error { return s.start(ctx, m) })
-			}, nil})
-		add(trouble{s.name + " stopped", s.name + " " + p.Label, s.stopped, 4 * time.Second,
-			func(context.Context, *rand.Rand) error { return signal(syscall.SIGSTOP) },
-			func(context.Context) error { return signal(syscall.SIGCONT) }, nil})
+			}})
+		stopped := stopping(s.name, p.Label, func(sig syscall.Signal) error {
+			_, err := signalServer(p, s.name, s.folder, sig)
+			return err
+		})
+		stopped.weight = s.stopped
+		add(stopped)
+		if w.long {
+			// pecd waits a minute for a reply of either.
+			add(stopped.forLong(70 * time.Second))
+		}
 	}
+}
+
+// stopping is the trouble of a server that is stopped by a signal, and goes on.
+func stopping(name, label string, signal func(syscall.Signal) error) trouble {
+	return trouble{kind: name + " stopped", target: name + " " + label, hold: 4 * time.Second,
+		begin: func(context.Context, *rand.Rand) error { return signal(syscall.SIGSTOP) },
+		end:   func(context.Context) error { return signal(syscall.SIGCONT) }}
+}
+
+// forLong is t, rarely, and for a longer time than others have patience.
+func (t trouble) forLong(d time.Duration) trouble {
+	t.kind, t.weight, t.least, t.hold = t.kind+" for long", 1, d, d
+	return t
 }
 
 func (w *world) troublesOfPecd(p *stage.Provider, add func(trouble)) {
 	pecd := "pecd " + p.Label
 	kill := func(context.Context, *rand.Rand) error { w.down.Store(p, true); return p.Pecd.Kill() }
 	start := func(ctx context.Context) error { return w.startAgain(ctx, p) }
-	add(trouble{"pecd killed", pecd, 14, time.Second, kill, start, nil})
-	add(trouble{"pecd restarted", pecd, 4, 0, func(ctx context.Context, _ *rand.Rand) error { w.down.Store(p, true); return p.Pecd.Stop(ctx) }, start, nil})
-	add(trouble{"pecd stopped", pecd, 6, 4 * time.Second,
-		func(context.Context, *rand.Rand) error { return p.Pecd.Signal(syscall.SIGSTOP) },
-		func(context.Context) error { return p.Pecd.Signal(syscall.SIGCONT) }, nil})
+	add(trouble{kind: "pecd killed", target: pecd, weight: 14, hold: time.Second, begin: kill, end: start})
+	add(trouble{kind: "pecd restarted", target: pecd, weight: 4,
+		begin: func(ctx context.Context, _ *rand.Rand) error { w.down.Store(p, true); return p.Pecd.Stop(ctx) }, end: start})
+	stopped := stopping("pecd", p.Label, p.Pecd.Signal)
+	stopped.weight = 6
+	add(stopped)
 	if w.long {
-		// Postfix waits 30 seconds for a milter's answer to a command.
-		add(trouble{"pecd stopped for long", pecd, 1, 0,
-			func(ctx context.Context, _ *rand.Rand) error {
-				err := p.Pecd.Signal(syscall.SIGSTOP)
-				pause(ctx, 40*time.Second)
-				return err
-			}, func(context.Context) error { return p.Pecd.Signal(syscall.SIGCONT) }, nil})
+		add(stopped.forLong(40 * time.Second))
 	}
-	if len(p.Pecd.Config.Plugins) > 0 {
-		add(trouble{"plugin killed", pecd, 3, 0, func(ctx context.Context, _ *rand.Rand) error { return w.signalPlugin(ctx, p, syscall.SIGKILL) }, nothing, nil})
-		add(trouble{"plugin stopped", pecd, 3, 5 * time.Second,
-			func(ctx context.Context, _ *rand.Rand) error { return w.signalPlugin(ctx, p, syscall.SIGSTOP) },
-			// pecd may have killed the one that was stopped; to another it is nothing.
-			func(context.Context) error { _, err := signalChildren(p, syscall.SIGCONT); return err }, nil})
-	}
-	add(trouble{"disk full", pecd, 5, 3 * time.Second,
-		func(context.Context, *rand.Rand) error { return fill(p.Pecd.Config.Store.Path) },
-		func(context.Context) error { return os.Remove(filepath.Join(p.Pecd.Config.Store.Path, ballast)) }, nil})
-	add(trouble{"writes cut off", pecd, 4, 2 * time.Second,
-		func(ctx context.Context, _ *rand.Rand) error { return limitFiles(ctx, p, "0") },
-		func(ctx context.Context) error { return limitFiles(ctx, p, "unlimited") }, nil})
+	w.troublesOfPlugins(p, add)
+	add(saidBy(p, trouble{kind: "disk full", target: pecd, weight: 5, hold: 3 * time.Second,
+		begin: func(context.Context, *rand.Rand) error { return fill(p.Pecd.Config.Store.Path) },
+		end:   func(context.Context) error { return os.Remove(filepath.Join(p.Pecd.Config.Store.Path, ballast)) }},
+		"no space left on device", "disk is full"))
+	add(saidBy(p, trouble{kind: "writes cut off", target: pecd, weight: 4, hold: 2 * time.Second,
+		begin: func(ctx context.Context, _ *rand.Rand) error { return limitFiles(ctx, p, "0") },
+		end:   func(ctx context.Context) error { return limitFiles(ctx, p, "unlimited") }},
+		"file too large", "disk is full", "disk I/O error"))
 	for _, what := range []string{"fsync", "write"} {
-		add(trouble{what + " fails", pecd, 4, 2 * time.Second,
-			func(context.Context, *rand.Rand) error { return os.WriteFile(w.control(p, "io"), []byte(what), 0o644) },
-			func(context.Context) error { return os.Remove(w.control(p, "io")) },
-			func() (int, error) { return takeHits(w.control(p, "hits")) }})
+		add(trouble{kind: what + " fails", target: pecd, weight: 4, hold: 2 * time.Second,
+			begin: func(context.Context, *rand.Rand) error { return os.WriteFile(w.control(p, "io"), []byte(what), 0o644) },
+			end:   func(context.Context) error { return os.Remove(w.control(p, "io")) },
+			hits:  func() (int, error) { return takeHits(w.control(p, "hits")) }})
 	}
-	add(trouble{"clock jumps", pecd, 3, 5 * time.Second,
-		func(_ context.Context, r *rand.Rand) error {
-			hours := 1 + r.IntN(5)
-			if r.IntN(3) == 0 {
-				hours = -hours
+	// The certificates are good since an hour ago: back by more, nobody can sign.
+	for _, jump := range []struct {
+		kind         string
+		weight, hour int
+	}{{"clock jumps ahead", 2, 1}, {"clock jumps back", 1, -1}} {
+		add(trouble{kind: jump.kind, target: pecd, weight: jump.weight, hold: 5 * time.Second,
+			begin: func(_ context.Context, r *rand.Rand) error {
+				return os.WriteFile(w.control(p, "clock"), []byte(fmt.Sprintf("%dh", jump.hour*(1+r.IntN(5)))), 0o644)
+			},
+			end: func(context.Context) error { return os.Remove(w.control(p, "clock")) }})
+	}
+}
+
+// troublesOfPlugins are what happens to the programs that p's pecd has started.
+func (w *world) troublesOfPlugins(p *stage.Provider, add func(trouble)) {
+	if len(p.Pecd.Config.Plugins) == 0 {
+		return
+	}
+	add(trouble{kind: "plugin killed", target: "pecd " + p.Label, weight: 3,
+		begin: func(ctx context.Context, _ *rand.Rand) error { return w.signalPlugin(ctx, p, syscall.SIGKILL) }, end: nothing})
+	add(trouble{kind: "plugin stopped", target: "pecd " + p.Label, weight: 3, hold: 5 * time.Second,
+		begin: func(ctx context.Context, _ *rand.Rand) error { return w.signalPlugin(ctx, p, syscall.SIGSTOP) },
+		// pecd may have killed the one that was stopped; to another it is nothing.
+		end: func(context.Context) error { _, err := signalChildren(p, syscall.SIGCONT); return err }})
+}
+
+// saidBy is t, with the lines counted in which p's pecd says one of words meanwhile.
+func saidBy(p *stage.Provider, t trouble, words ...string) trouble {
+	var from int64
+	begin := t.begin
+	t.begin = func(ctx context.Context, r *rand.Rand) error {
+		info, err := os.Stat(p.Pecd.Log)
+		if err != nil {
+			return err
+		}
+		from = info.Size()
+		return begin(ctx, r)
+	}
+	t.hits = func() (n int, err error) {
+		log, err := os.ReadFile(p.Pecd.Log)
+		if err != nil {
+			return 0, err
+		}
+		for line := range strings.Lines(string(log[from:])) {
+			if slices.ContainsFunc(words, func(word string) bool { return strings.Contains(line, word) }) {
+				n++
 			}
-			return os.WriteFile(w.control(p, "clock"), []byte(fmt.Sprintf("%dh", hours)), 0o644)
-		},
-		func(context.Context) error { return os.Remove(w.control(p, "clock")) }, nil})
+		}
+		return n, nil
+	}
+	return t
 }
 
 // takeHits is how many calls the library below the C library let fail since it was

@@ -13,6 +13,7 @@ type link struct {
 	to    string
 	mu    sync.Mutex
 	cut   bool
+	met   int // connections that were cut, or were not carried, since lost was asked
 	conns map[net.Conn]struct{}
 	ended sync.WaitGroup
 }
@@ -75,6 +76,7 @@ func (k *link) hold(c net.Conn) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.cut {
+		k.met++
 		return false
 	}
 	k.conns[c] = struct{}{}
@@ -93,10 +95,20 @@ func (k *link) set(cut bool) {
 	defer k.mu.Unlock()
 	k.cut = cut
 	if cut {
+		k.met += len(k.conns)
 		for c := range k.conns {
 			_ = c.Close()
 		}
 	}
+}
+
+// lost is how many connections met a cut since it was asked last.
+func (k *link) lost() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	n := k.met
+	k.met = 0
+	return n
 }
 
 func (k *link) close() {

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -23,10 +22,13 @@ type sending struct {
 	From     string   `json:"from"`
 	To       []string `json:"to"`
 	File     string   `json:"file"`     // the message as it was sent
-	Accepted int      `json:"accepted"` // how often 250 was heard
-	Unknown  int      `json:"unknown"`  // how often the reply was lost
+	Accepted []span   `json:"accepted"` // attempts to which 250 was heard
+	Unknown  []span   `json:"unknown"`  // attempts whose reply was lost
 	Heard    []string `json:"heard"`    // of each attempt that came to nothing: when, and what was heard
 }
+
+// A span is when something began and ended, in seconds since 1970.
+type span [2]float64
 
 // Users of the stage: who sends, and who gets.
 var (
@@ -39,13 +41,12 @@ var (
 // when these are. A client that was put off, or whose connection broke, tries again
 // with the same message, as clients do.
 func (w *world) load(ctx context.Context, over <-chan struct{}) error {
-	var next atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
 	for k := range w.senders {
 		random := rand.New(rand.NewPCG(w.seed, uint64(1000+k)))
 		g.Go(func() error {
 			for {
-				n := next.Add(1)
+				n := w.numbers.Add(1)
 				if w.until.IsZero() && n > int64(w.messages) || !w.until.IsZero() && time.Now().After(w.until) {
 					return nil
 				}
@@ -56,12 +57,9 @@ func (w *world) load(ctx context.Context, over <-chan struct{}) error {
 				if err != nil {
 					return err
 				}
-				if err := w.deliver(ctx, &s); err != nil {
+				if err := w.deliver(ctx, &s, over); err != nil {
 					return err
 				}
-				w.mu.Lock()
-				w.sendings = append(w.sendings, s)
-				w.mu.Unlock()
 			}
 		})
 	}
@@ -70,6 +68,14 @@ func (w *world) load(ctx context.Context, over <-chan struct{}) error {
 
 // turn waits until message n is due.
 func (w *world) turn(ctx context.Context, over <-chan struct{}, n int64) bool {
+	if w.pace != nil {
+		select {
+		case <-w.pace:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
 	for {
 		select {
 		case <-over:
@@ -102,7 +108,7 @@ func (w *world) compose(random *rand.Rand, k int, n int64) (sending, error) {
 	lines := random.IntN(60)
 	switch random.IntN(40) {
 	case 0:
-		lines = 20_000 // 1.4 MB
+		lines = 20_000 // 2 MB
 	case 1, 2, 3:
 		lines = 2_000 // past what the store keeps in the database
 	}
@@ -126,34 +132,69 @@ func (w *world) compose(random *rand.Rand, k int, n int64) (sending, error) {
 	return s, os.WriteFile(s.File, b.Bytes(), 0o644)
 }
 
-// deliver sends s until its client hears 250.
-func (w *world) deliver(ctx context.Context, s *sending) error {
+// deliver sends s until its client hears 250, and writes down what it heard. Nobody has
+// patience for ever: when nothing has been broken for so long as all may take to come to
+// rest, the run is over.
+func (w *world) deliver(ctx context.Context, s *sending, over <-chan struct{}) error {
+	defer func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.sendings = append(w.sendings, *s)
+	}()
 	raw, err := os.ReadFile(s.File)
 	if err != nil {
 		return err
 	}
+	var whole time.Time // since when nothing is broken
 	for {
+		select {
+		case <-over:
+			if whole.IsZero() {
+				whole = time.Now()
+			}
+		default:
+		}
+		begin := time.Now()
 		taken, lost, err := w.attempt(ctx, s, raw)
-		switch {
-		case taken:
-			s.Accepted++
+		if taken {
+			s.Accepted = append(s.Accepted, span{seconds(begin), seconds(time.Now())})
 			return nil
-		case lost:
-			s.Unknown++
-			w.lost.Add(1)
-		case ctx.Err() != nil:
+		}
+		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if lost {
+			s.Unknown = append(s.Unknown, span{seconds(begin), seconds(time.Now())})
+		}
+		w.disappointed(lost, err)
 		s.Heard = append(s.Heard, fmt.Sprintf("%s %v", time.Now().Format(time.TimeOnly), err))
 		var reply *textproto.Error
 		if errors.As(err, &reply) && reply.Code/100 == 5 {
 			return fmt.Errorf("%s was refused for good: %w", s.MsgID, err)
 		}
-		w.putOff.Add(1)
+		if !whole.IsZero() && time.Since(whole) > w.settle {
+			return fmt.Errorf("%w: %s was not accepted within %s, and nothing is broken; its client heard: %s", errViolation, s.MsgID, w.settle, strings.Join(s.Heard, "; "))
+		}
 		if !pause(ctx, 300*time.Millisecond) {
 			return ctx.Err()
 		}
 	}
+}
+
+// errViolation says that pecd broke a promise before the judge was asked.
+var errViolation = errors.New("violation")
+
+// disappointed counts an attempt that came to nothing. In a soak none may.
+func (w *world) disappointed(lost bool, err error) {
+	w.putOff.Add(1)
+	if w.faults > 0 {
+		return
+	}
+	word := "put off"
+	if lost {
+		word = "left without a reply"
+	}
+	w.violated(fmt.Sprintf("a client was %s at %s, and nothing was broken: %v", word, time.Now().Format(time.TimeOnly), err))
 }
 
 // attempt is one session. lost: all was sent, and what pecd said to it did not come.

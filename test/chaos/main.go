@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -23,6 +24,7 @@ func main() {
 	flag.IntVar(&o.messages, "messages", 5000, "how many messages")
 	flag.IntVar(&o.senders, "senders", 8, "how many clients send at a time")
 	flag.DurationVar(&o.settle, "settle", 15*time.Minute, "how long all may take to come to rest after the last fault")
+	flag.DurationVar(&o.recovery, "recovery", time.Minute, "how long both providers may take to hand on a message when faults pause")
 	flag.BoolVar(&o.long, "long", true, "stop programs also for longer than every timeout around them")
 	flag.StringVar(&o.only, "only", "", "only faults of this kind")
 	soaking := flag.Duration("soak", 0, "break nothing, and send for so long")
@@ -39,6 +41,9 @@ func main() {
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
+		if errors.Is(err, errViolation) {
+			os.Exit(1)
+		}
 		os.Exit(2)
 	}
 	if len(v.Violations) > 0 {

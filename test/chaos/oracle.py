@@ -12,10 +12,13 @@ it is about:
   garbled   a mail that somebody has changed, for the signature
   changed   an original of which one octet of a header was changed
   twice     a mail that came again under another Message-ID
-  again     a mail that came again while only what is far from it was broken
+  again     a mail that came again while only what cannot have made it so was broken
   unlike    a mail that came again and is not the same
-  after     a mail that came again when its delivery had long been certified
+  after     an envelope that came again just after its delivery had been certified, and
+            long before the receipt arrived
+  lost      a message, by its Message-ID, whose client lost a reply while nothing was broken
   field     a mail of which "field" has the value "value"
+  record    a mail whose entry in the register has the value "value" under "field"
   entry     a kind of receipt in a register that is nowhere else
 """
 import collections
@@ -23,9 +26,12 @@ import concurrent.futures
 import copy
 import ctypes
 import ctypes.util
+import datetime
 import email
 import email.policy
 import email.utils
+import functools
+import hashlib
 import json
 import os
 import re
@@ -76,6 +82,8 @@ class Mail:
         self.taken = [e.text.strip() for e in data.findall("dati/ricezione")]
         wish = data.find("dati/ricevuta")
         self.wish = "" if wish is None else wish.get("tipo")
+        instant = "%s %s %s" % (text("dati/data/giorno"), text("dati/data/ora"), data.find("dati/data").get("zona"))
+        self.at = datetime.datetime.strptime(instant, "%d/%m/%Y %H:%M:%S %z").timestamp()  # the whole second
 
     def certified(self, m):
         for part in m.walk():
@@ -85,6 +93,11 @@ class Mail:
 
     def body(self):
         return self.raw.partition(b"\n\n")[2]
+
+    @functools.cached_property
+    def digest(self):
+        """SHA-256 of what was signed, with the line ends that it had on its way."""
+        return hashlib.sha256(parts(self.raw)[0].replace(b"\n", b"\r\n")).hexdigest()
 
     def original(self):
         """postacert.eml, each octet as it is in the file; None: there is none."""
@@ -97,16 +110,23 @@ def part(entity, name):
     m = email.message_from_bytes(header + b"\n\n")
     if m.get_param("name") == name:
         return body
-    boundary = m.get_boundary() if m.get_content_maintype() == "multipart" else None
-    if not boundary:
-        return None
-    # The line end before a delimiter belongs to it; RFC 2046, 5.1.1.
-    pieces = re.split(rb"\n--" + re.escape(boundary.encode()) + rb"(?:--)?[ \t]*(?=\n|\Z)", b"\n" + body)
-    for piece in pieces[1:-1]:
-        found = part(piece[1:], name)
+    for piece in parts(entity):
+        found = part(piece, name)
         if found is not None:
             return found
     return None
+
+
+def parts(entity):
+    """The parts of a multipart entity, each octet as it is; of another there are none."""
+    header, _, body = entity.partition(b"\n\n")
+    m = email.message_from_bytes(header + b"\n\n")
+    boundary = m.get_boundary() if m.get_content_maintype() == "multipart" else None
+    if not boundary:
+        return []
+    # The line end before a delimiter belongs to it; RFC 2046, 5.1.1.
+    pieces = re.split(rb"\n--" + re.escape(boundary.encode()) + rb"(?:--)?[ \t]*(?=\n|\Z)", b"\n" + body)
+    return [piece[1:] for piece in pieces[1:-1]]
 
 
 def set_aside(raw):
@@ -120,6 +140,14 @@ def set_aside(raw):
         else:
             rest.append(field)
     return fields, b"\n".join(rest) + b"\n\n" + body
+
+
+def clock(t):
+    return time.strftime("%T", time.localtime(t))
+
+
+def named(faults):
+    return ", ".join("%s (%s)" % (f["kind"], f["target"]) for f in faults) or "none"
 
 
 class Sent:
@@ -138,11 +166,12 @@ class Sent:
 
 class Judge:
     def __init__(self, world, lies):
-        self.world = world
+        self.world = dict(world, faults=world["faults"] or [])  # in a soak there are none
         self.lies = {lie["of"]: lie for lie in lies}
         self.violations, self.counts = [], collections.Counter()
         self.mails = []
-        self.sendings = [dict(s, accepted=0, unknown=0) if self.told(s["msgid"]) == "refused" else s for s in world["sendings"]]
+        self.spans = {}  # provider and whether the mailbox is certified -> what reaches it; excuses fills it
+        self.sendings = [self.heard(s) for s in world["sendings"]]
         self.known = {s["msgid"]: s for s in self.sendings}
         self.sent = {s["msgid"]: Sent(s["file"]) for s in self.sendings}
 
@@ -150,11 +179,23 @@ class Judge:
         """Which lie the judge was told of something."""
         return self.lies.get(of, {}).get("what")
 
+    def heard(self, s):
+        """A sending, with when its attempts began and ended: those that were accepted, and those
+        whose reply was lost."""
+        s = dict(s, accepted=s["accepted"] or [], unknown=s["unknown"] or [])
+        if self.told(s["msgid"]) == "refused":
+            s.update(accepted=[], unknown=[])
+        elif self.told(s["msgid"]) == "lost":
+            at = s["accepted"][0][0] + 7200
+            s["unknown"] = s["unknown"] + [[at, at + 1]]
+        return s
+
     def wrong(self, text):
         self.violations.append(text)
 
     def run(self):
         self.read()
+        self.lie_about_certified()
         self.group()
         for s in self.sendings:
             self.sending(s)
@@ -183,7 +224,7 @@ class Judge:
         """What a test tells about m that is not so."""
         if what == "field":
             setattr(m, self.lies[m.path]["field"], self.lies[m.path]["value"])
-        if what not in ("twice", "again", "unlike", "after"):
+        if what not in ("twice", "again", "unlike"):
             return
         second = copy.copy(m)
         self.mails.append(second)
@@ -192,14 +233,29 @@ class Judge:
         elif what == "unlike":
             at = m.raw.rindex(b"\n--") - 1  # in the signature
             second.raw = m.raw[:at] + bytes([m.raw[at] ^ 1]) + m.raw[at + 1:]
-        elif what == "after":
-            second.time += 3600
         else:
             m.time = second.time = m.time + 3600
-            near = self.world["providers"][m.address.partition("@")[2]]["label"]
-            far = [("link cut", "link"), ("plugin killed", "pecd " + near), ("clamd killed", "clamd")]
-            far += [("pecd killed", "pecd " + p["label"]) for p in self.world["providers"].values() if p["label"] != near]
-            self.world["faults"] += [{"kind": k, "target": t, "begin": m.time, "end": m.time} for k, t in far]
+            near = self.label(m.address)
+            no = [("link cut", "link"), ("clamd killed", "clamd"), ("Postfix killed", "Postfix " + near), ("Dovecot stopped", "Dovecot " + near)]
+            no += [(kind, "pecd " + near) for kind in ("plugin killed", "clock jumps ahead", "pecd stopped", "pecd restarted")]
+            no += [("pecd killed", "pecd " + p["label"]) for p in self.world["providers"].values() if p["label"] != near]
+            self.world["faults"] += [{"kind": k, "target": t, "begin": m.time, "struck": m.time, "end": m.time} for k, t in no]
+
+    def lie_about_certified(self):
+        """The lies that need the receipt of an envelope."""
+        receipts = {(m.identifier, m.rcpt): m for m in self.mails if m.kind == "delivery"}
+        for m in [m for m in self.mails if self.told(m.path) == "after"]:
+            receipt = receipts[m.identifier, m.address]
+            second = copy.copy(m)
+            certified = self.certified_by(receipt, [m.time])
+            second.time = certified + self.LATE + 1
+            if certified != receipt.time:
+                receipt.time = second.time + 60
+            self.mails.append(second)
+
+    def label(self, address):
+        """The label of an address's provider; empty: it is ordinary."""
+        return self.world["providers"].get(address.partition("@")[2], {"label": ""})["label"]
 
     def group(self):
         """Distinct messages: copies of one share Message-ID and mailbox."""
@@ -222,21 +278,61 @@ class Judge:
                 self.wrong("%s: neither receipt nor envelope: %s" % (m.address, m.path))
 
     def sending(self, s):
-        accepted, unknown = s["accepted"], s["unknown"]
+        accepted, unknown = len(s["accepted"]), len(s["unknown"])
         receipts = self.by["acceptance", s["msgid"]]
         self.counts["messages"] += 1
         self.counts["accepted"] += accepted
         if not accepted <= len(receipts) <= accepted + unknown:
             self.wrong("%s: heard 250 %d times, lost the reply %d times, has %d acceptance receipts: %s; heard: %s" %
                        (s["msgid"], accepted, unknown, len(receipts), ", ".join(
-                           "%s at %s" % (r.identifier, time.strftime("%T", time.localtime(r.time))) for r in receipts),
+                           "%s at %s" % (r.identifier, clock(r.time)) for r in receipts),
                         "; ".join(s["heard"] or [])))
+        self.lost(s)
         if accepted + unknown == 0:
             return
         self.counts["accepted after a lost reply"] += len(receipts) - accepted
         for r in receipts:
+            self.accepted_when(s, r)
             for to in s["to"]:
                 self.recipient(s, r.identifier, to)
+
+    # For how long after it was mended a fault may still lose a reply: a session lives on.
+    LINGERS = 3
+
+    def lost(self, s):
+        """A reply is lost only where something is broken that can lose it: the sender's pecd, or his Postfix."""
+        own = self.label(s["from"])
+        for begin, end in s["unknown"]:
+            self.counts["replies lost"] += 1
+            near = [f for f in self.world["faults"] if f["begin"] <= end and f["end"] + self.LINGERS >= begin]
+            # What a plugin or the clock stands in the way of is put off, in pecd's own words, and a
+            # short stop is shorter than anybody's patience.
+            if not any(f["target"] in ("pecd " + own, "Postfix " + own) and f["kind"] not in ("pecd stopped", "Postfix stopped")
+                       and not f["kind"].startswith(("plugin", "clock")) for f in near):
+                self.wrong("%s: the reply to the attempt from %s to %s was lost without a fault that can have lost it, only: %s; heard: %s" %
+                           (s["msgid"], clock(begin), clock(end), named(near), "; ".join(s["heard"] or [])))
+
+    # What is certified is the second in which something happened, and clients look at their
+    # clocks before and after it.
+    TOLERANCE = 2
+
+    def accepted_when(self, s, r):
+        """An acceptance falls into an attempt, by the clock of who issued it. pecd may go on with one
+        whose client has lost it, as long as it is held up and then some."""
+        spans = [(begin - self.TOLERANCE, end + self.TOLERANCE) for begin, end in s["accepted"]]
+        for begin, end in s["unknown"]:
+            ends = [f["end"] for f in self.world["faults"] if f["begin"] <= end <= f["end"] and self.label(s["from"]) in f["target"].split()]
+            spans.append((begin - self.TOLERANCE, max([end] + ends) + 20))
+        if any(a <= r.at <= b for a, b in spans) or self.jumped(r.system, min(a for a, _ in spans), max(b for _, b in spans)):
+            return
+        self.wrong("%s: %s certifies that it was accepted at %s, outside of all attempts: %s" %
+                   (s["msgid"], r.path, clock(r.at), ", ".join("%s to %s" % (clock(a), clock(b)) for a, b in spans)))
+
+    def jumped(self, system, begin, end):
+        """Whether the clock of a provider, known by its mailbox, was wrong at any time between."""
+        target = "pecd " + self.label(system)
+        return any(f["kind"].startswith("clock jumps") and f["target"] == target and f["begin"] - 1 <= end and f["end"] + 1 >= begin
+                   for f in self.world["faults"])
 
     def certified(self, to):
         return to in self.world["certified"] or to in self.world["nobody"]
@@ -268,16 +364,19 @@ class Judge:
             self.wrong("%s: %d take-charge receipts" % (where, len(charges)))
 
     # A session with the mailbox store that pecd has given up may store its copy late.
-    LATE = 2
+    LATE = 3
 
     def delivery(self, s, receipt, copies, where):
         """What a delivery receipt certifies has happened, and is not done again."""
         if not copies:
             self.wrong("%s: delivery certified, nothing in the mailbox" % where)
         for c in copies:
+            stored = [m.time for m in self.seen[c.address, c.message_id]]
+            certified = self.certified_by(receipt, stored)
+            self.counts["deliveries held against the instant of their certification"] += certified == receipt.at + 1
             for m in self.seen[c.address, c.message_id]:
-                if m.time > receipt.time + self.LATE:
-                    self.wrong("%s: delivered again after delivery was certified: %s" % (where, m.path))
+                if m.time > certified + self.LATE:
+                    self.wrong("%s: delivered again, at %s, after delivery was certified, at %s: %s" % (where, clock(m.time), clock(certified), m.path))
         wish = self.sent[s["msgid"]].wish
         if receipt.wish != wish:
             self.wrong("%s: the receipt is %s, wanted was %s" % (where, receipt.wish, wish))
@@ -286,6 +385,13 @@ class Judge:
             self.content(s, receipt, where)
         elif receipt.original() is not None:
             self.wrong("%s: the original is in a synthetic receipt" % where)
+
+    def certified_by(self, receipt, stored):
+        """By when a delivery was certified, of which copies were stored at those times. Where the
+        clock had jumped, by an hour at least, the receipt's arrival must do. That it had, statement sees to."""
+        if min(stored) - self.TOLERANCE <= receipt.at <= receipt.time + self.TOLERANCE:
+            return receipt.at + 1  # the second is over
+        return receipt.time
 
     def content(self, s, m, where):
         """postacert.eml is what was sent, but for the two fields that the rules change; RFC 6109, 2.2.1."""
@@ -314,9 +420,14 @@ class Judge:
         if m.kind not in POSSIBLE:
             self.wrong("%s: nothing happened of which this could be said" % here)
         s = self.known.get(m.msgid)
-        if s is None or s["accepted"] + s["unknown"] == 0:
+        if s is None or not s["accepted"] + s["unknown"]:
             self.wrong("%s: about %s, which nobody had accepted" % (here, m.msgid))
             return
+        begin = min(a for a, _ in s["accepted"] + s["unknown"])
+        if not begin - self.TOLERANCE <= m.at <= m.time + self.TOLERANCE:
+            if not self.jumped(m.system, begin, m.time):
+                self.wrong("%s: certifies the instant %s, and it can only have been from %s to %s" % (here, clock(m.at), clock(begin), clock(m.time)))
+            self.counts["certified while the clock had jumped"] += 1
         if m.identifier not in self.accepted:
             self.wrong("%s: there is no acceptance receipt" % here)
         elif self.accepted[m.identifier].msgid != m.msgid:
@@ -345,70 +456,149 @@ class Judge:
             if said != so:
                 self.wrong("%s: %s is %s, and not %s" % (here, name, said, so))
 
-    # How long after a copy its reply may still have been lost: signing and committing
-    # take their time on a loaded machine. What was broken until just before may have
-    # left a connection behind that is not what it seems.
-    AFTER, BEFORE = 10, 2
+    # What can keep back the word that a mail is in a mailbox, by what it happens to. Into a
+    # certified mailbox its own provider's pecd delivers, and recognises what it has committed: so
+    # nothing counts but what comes between the mailbox store and the commit. A link, a sender's
+    # server, or an MTA that hangs up while pecd delivers can at most bring a message to it twice;
+    # a pecd that is stopped, or ends in peace, goes on with what it has begun; a Dovecot that is
+    # stopped answers later, unless that is longer than a pecd that is to end waits for it. Before
+    # its certificate began, nobody signs.
+    LOSES = {
+        "pecd": ("pecd killed", "disk full", "writes cut off", "fsync fails", "write fails", "clock jumps back"),
+        "Dovecot": ("Dovecot killed", "Dovecot stopped for long"),
+        "token": ("token away",),
+    }
+    # Into an ordinary one the sender's pecd brings it by his Postfix, and each has a reply to lose.
+    LOSES_OUTSIDE = {
+        "pecd": LOSES["pecd"] + ("pecd restarted", "pecd stopped for long"),
+        "Postfix": ("Postfix killed", "Postfix stopped for long"),
+    }
+    # How long after a copy its reply may still have been lost: signing and committing take their
+    # time on a loaded machine. A kill is over when it has struck, other faults are when they are
+    # mended, and what was under way then takes its time too: two seconds, and eight where a queue
+    # and another server lie between.
+    AFTER, BEFORE, BEFORE_OUTSIDE = 6, 2, 8
 
     def copies(self):
         """A second copy needs a fault that can have lost the reply to the one before it, and is the same."""
         for (address, message_id), mails in self.seen.items():
+            self.counts["first copies"] += 1
+            self.counts["first copies of which a second would have been excused, too"] += bool(self.excuses(mails[0]))
             for first, m in zip(mails, mails[1:]):
                 self.counts["copies beyond the first"] += 1
                 if m.body() != first.body():
                     self.wrong("%s: two copies of %s differ: %s and %s" % (address, message_id, first.path, m.path))
-                near = [f for f in self.world["faults"] if f["begin"] <= first.time + self.AFTER and f["end"] >= first.time - self.BEFORE]
-                if not any(self.loses(f, first) for f in near):
+                kinds = self.excuses(first)
+                for kind in kinds:
+                    self.counts["copies beyond the first near: " + kind] += 1
+                if not kinds:
+                    near = [f for f in self.world["faults"] if f["begin"] - self.AFTER <= first.time <= f["end"] + self.BEFORE]
                     self.wrong("%s: a second copy of %s, %s, without a fault that can have lost the reply to the one before, of %s, only: %s" %
-                               (address, message_id, m.path, time.strftime("%T", time.localtime(first.time)),
-                                ", ".join("%s (%s)" % (f["kind"], f["target"]) for f in near) or "none"))
+                               (address, message_id, m.path, clock(first.time), named(near)))
 
-    def loses(self, fault, m):
-        """Whether fault can have kept back the word that m is in its mailbox.
+    def excuses(self, m):
+        """The kinds of those faults that can have kept back the word that m is in its mailbox."""
+        own = self.label(m.address)
+        label = own or self.label(m.system)
+        key = (label, bool(own))
+        if key not in self.spans:
+            self.spans[key] = self.reaches(label, self.LOSES, self.BEFORE, ("pecd", "Dovecot")) if own else \
+                self.reaches(label, self.LOSES_OUTSIDE, self.BEFORE_OUTSIDE, ("pecd", "Postfix"))
+        return {kind for kind, begin, end in self.spans[key] if begin <= m.time <= end}
 
-        Into a certified mailbox its own provider's pecd delivers, and recognises what it
-        has committed, so that nothing counts but what comes between the mailbox store and
-        the commit: a link or a sender's server can at most bring a message to it twice.
-        Into an ordinary one the sender's provider sends.
-        """
-        if fault["kind"].startswith("plugin"):
-            return False  # it is asked before
-        own = self.world["providers"].get(m.address.partition("@")[2])
-        if own:
-            return fault["target"] in ["%s %s" % (what, own["label"]) for what in ("pecd", "Postfix", "Dovecot", "token")]
-        sender = self.world["providers"].get(m.system.partition("@")[2], {"label": ""})
-        return fault["target"] in ["%s %s" % (what, sender["label"]) for what in ("pecd", "Postfix")]
+    def reaches(self, label, loses, before, servers):
+        """Kind, begin and end of all that can lose a reply of a provider's servers. What is stopped
+        meanwhile holds up what was under way: a stop that a fault meets carries it to the stop's other end."""
+        of = {what: [f for f in self.world["faults"] if f["target"] == what + " " + label] for what in set(loses) | set(servers)}
+        stops = [f for what in servers for f in of[what] if "stopped" in f["kind"]]
+        spans = []
+        for what, kinds in loses.items():
+            for f in of[what]:
+                if f["kind"] not in kinds:
+                    continue
+                begin, end = f["begin"] - self.AFTER, (f["struck"] if f["kind"].endswith("killed") else f["end"]) + before
+                met = [stop for stop in stops if stop["begin"] <= end and stop["end"] >= begin]
+                spans.append((f["kind"], min([begin] + [stop["begin"] - self.AFTER for stop in met]),
+                              max([end] + [stop["end"] + before for stop in met])))
+        return spans
 
     def register(self):
-        """Each receipt in a mailbox has one entry, and each entry of a receipt a receipt."""
-        entries = collections.Counter()
+        """Each receipt in a mailbox has one entry, which says the same, and each entry of a receipt a receipt."""
+        entries = collections.defaultdict(list)  # type, identifier, Message-ID -> records
         for path in self.world["registers"]:
-            db = sqlite3.connect("file:%s?mode=ro" % path, uri=True)
-            last = 0
-            for seq, kind, identifier, record in db.execute("SELECT seq, type, identifier, record FROM entry ORDER BY seq"):
-                self.counts["register entries"] += 1
-                if seq != last + 1:
-                    self.wrong("%s: entry %d follows %d" % (path, seq, last))
-                last = seq
-                for message_id in json.loads(record).get("messages") or []:
-                    entries[kind, identifier, message_id.strip("<>")] += 1
-            db.close()
+            for kind, identifier, record in self.rows(path):
+                for message_id in record.get("messages") or []:
+                    entries[kind, identifier, message_id].append(record)
         for lie in self.lies.values():
             if lie["what"] == "entry":
-                entries[lie["of"], "a lie", "a lie"] = 1
-        issued = {(WIRE[m.kind], m.identifier, m.message_id.strip("<>")) for m in self.distinct.values() if m.kind}
-        for key in issued:
-            if entries[key] != 1:
-                self.wrong("%s of %s is %d times in the registers as issued: %s" % (key[0], key[1], entries[key], key[2]))
-        words = {word: kind for kind, word in WIRE.items()}
-        for key in entries:
-            kind = words.get(key[0])
-            if kind is None:
-                continue
-            if kind not in POSSIBLE:
-                self.wrong("the register has a %s of %s: nothing happened of which this could be said" % key[:2])
-            if key not in issued and not (kind == "envelope" and self.for_nobody(key[1])):
-                self.wrong("the register has a %s of %s that nobody got: %s" % key)
+                entries[lie["of"], "a lie", "a lie"] = [{}]
+        issued = {(WIRE[m.kind], m.identifier, m.message_id.strip("<>")): m for m in self.distinct.values() if m.kind}
+        for key, m in issued.items():
+            if len(entries[key]) != 1:
+                self.wrong("%s of %s is %d times in the registers as issued: %s" % (key[0], key[1], len(entries[key]), key[2]))
+            for record in entries[key]:
+                self.record(m, record)
+            if m.kind != "envelope":
+                self.arrival(m, entries)
+        for key in set(entries) - set(issued):
+            self.unissued(key)
+
+    ARRIVALS = ("ricezione", "recapito")  # of a receipt: at the provider, in a mailbox
+
+    def rows(self, path):
+        """Type, identifier and record of all entries of a register, in their order."""
+        told = {m.message_id.strip("<>"): self.lies[m.path] for m in self.mails if self.told(m.path) == "record"}
+        db = sqlite3.connect("file:%s?mode=ro" % path, uri=True)
+        last = 0
+        for seq, kind, identifier, text in db.execute("SELECT seq, type, identifier, record FROM entry ORDER BY seq"):
+            self.counts["register entries"] += 1
+            if seq != last + 1:
+                self.wrong("%s: entry %d follows %d" % (path, seq, last))
+            last = seq
+            record = json.loads(text)
+            messages = record.get("messages") or []
+            lie = told.get(messages[0]) if messages else None
+            if lie and kind not in self.ARRIVALS:
+                record[lie["field"]] = lie["value"]
+            if kind in WIRE.values() and len(record.get("messages") or []) != 1:
+                self.wrong("%s: entry %d, %s of %s, names %d messages" % (path, seq, kind, identifier, len(record.get("messages") or [])))
+            yield kind, identifier, record
+        db.close()
+
+    def record(self, m, record):
+        """What the register says of m is what m says."""
+        said = dict(record, recipients=sorted([r["address"], r.get("type")] for r in record["recipients"]),
+                    at=datetime.datetime.fromisoformat(record["at"]).timestamp(), error=record.get("error", ""),
+                    recipient=record.get("recipient", ""), taken=record.get("taken") or [])
+        self.counts["register records compared"] += 1
+        for name, so in (("type", m.type), ("identifier", m.identifier), ("msgid", m.msgid), ("sender", m.sender), ("subject", m.subject),
+                         ("recipients", m.recipients), ("recipient", m.rcpt), ("taken", m.taken), ("error", m.error), ("at", m.at),
+                         ("digest", m.digest)):
+            if said.get(name) != so:
+                self.wrong("the register says of %s that %s is %s, and it says %s" % (m.path, name, said.get(name), so))
+
+    def arrival(self, m, entries):
+        """A receipt arrived once at the provider of its mailbox, and once in that."""
+        for kind in self.ARRIVALS:
+            records = entries[kind, m.identifier, m.message_id.strip("<>")]
+            if len(records) != 1:
+                self.wrong("%s is %d times in the registers as %s" % (m.path, len(records), kind))
+            for record in records:
+                self.counts["register records compared"] += 1
+                for name, so in (("msgid", m.msgid), ("sender", m.sender), ("subject", m.subject), ("digest", m.digest),
+                                 ("recipient", m.address if kind == "recapito" else m.rcpt)):
+                    if record.get(name, "") != so:
+                        self.wrong("the register says of the arrival of %s that %s is %s, and it is %s" % (m.path, name, record.get(name), so))
+
+    def unissued(self, key):
+        """An entry of what is in no mailbox."""
+        kind = {word: kind for kind, word in WIRE.items()}.get(key[0])
+        if kind is None:
+            return
+        if kind not in POSSIBLE:
+            self.wrong("the register has a %s of %s: nothing happened of which this could be said" % key[:2])
+        if not (kind == "envelope" and self.for_nobody(key[1])):
+            self.wrong("the register has a %s of %s that nobody got: %s" % key)
 
     def for_nobody(self, identifier):
         """Whether a message was for none but those who do not exist: they get no envelope."""

@@ -40,7 +40,8 @@ type publisher struct {
 	mu      sync.Mutex // guards what follows
 	manner  manner
 	changed chan struct{} // closed at the next set
-	met     int           // requests that were not answered well
+	met     int           // requests that were not answered well, in all
+	told    int           // of these requests has told
 }
 
 // newPublisher starts a server; with a certificate it speaks TLS.
@@ -107,11 +108,13 @@ func (p *publisher) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	p.answer.ServeHTTP(rw, r)
 }
 
-// requests is how many requests met a fault.
+// requests is how many requests met a fault since it was asked last.
 func (p *publisher) requests() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.met
+	n := p.met - p.told
+	p.told = p.met
+	return n
 }
 
 // published answers with what content returns.

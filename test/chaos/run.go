@@ -21,6 +21,7 @@ type options struct {
 	seed                      uint64
 	faults, messages, senders int
 	settle                    time.Duration
+	recovery                  time.Duration // how long both providers may take to be well again while faults pause
 	long                      bool
 	only                      string
 	log                       io.Writer
@@ -87,6 +88,9 @@ func (w *world) verdict(ctx context.Context) (v verdict, err error) {
 	if v, err = w.judge(ctx); err != nil {
 		return v, err
 	}
+	w.mu.Lock()
+	v.Violations = append(v.Violations, w.wrong...)
+	w.mu.Unlock()
 	v.Violations = append(v.Violations, w.ownChecks(ctx)...)
 	wrong, err := w.panics()
 	v.Violations = append(v.Violations, wrong...)
@@ -147,22 +151,12 @@ func (w *world) ownChecks(ctx context.Context) (wrong []string) {
 }
 
 func (w *world) report(v verdict, d time.Duration) {
-	kinds, hits := map[string]int{}, map[string][]string{}
-	for _, f := range w.history {
-		kinds[f.Kind]++
-		if f.Kind == "fsync fails" || f.Kind == "write fails" {
-			hits[f.Kind] = append(hits[f.Kind], fmt.Sprint(f.Hits))
-		}
-	}
 	fmt.Fprintf(w.log, "\nseed %d: %d faults in %s\n", w.seed, len(w.history), d.Round(time.Second))
-	for _, k := range slices.Sorted(maps.Keys(kinds)) {
-		fmt.Fprintf(w.log, "  %4d %s\n", kinds[k], k)
+	w.reportFaults()
+	if w.faults > 0 {
+		fmt.Fprintf(w.log, "times that both providers were well again by themselves while faults paused: %d, after %s at most\n", w.recoveries, w.slowest.Round(100*time.Millisecond))
 	}
-	for _, k := range slices.Sorted(maps.Keys(hits)) {
-		fmt.Fprintf(w.log, "calls that failed while %s: %s\n", k, strings.Join(hits[k], ", "))
-	}
-	fmt.Fprintf(w.log, "requests that met a server of others that was broken: %d for revocation lists, %d for the directory, %d for time stamps\n",
-		w.lists.requests(), w.index.requests(), w.stamps.requests())
+	fmt.Fprintf(w.log, "days sealed: %d\n", w.sealedDays())
 	fmt.Fprintln(w.log, "what clients heard of Postfix alone after all was sent, so that pecd may have taken it:")
 	for _, k := range slices.Sorted(maps.Keys(w.heard)) {
 		fmt.Fprintf(w.log, "  %4d %s\n", w.heard[k], strings.ReplaceAll(k, "\n", " / "))
@@ -171,12 +165,53 @@ func (w *world) report(v verdict, d time.Duration) {
 	for _, k := range slices.Sorted(maps.Keys(v.Counts)) {
 		fmt.Fprintf(w.log, "  %6d %s\n", v.Counts[k], k)
 	}
-	fmt.Fprintf(w.log, "%d violations\n", len(v.Violations))
-	for i, s := range v.Violations {
+	report(w.log, v.Violations)
+}
+
+// reportFaults prints how often each kind came and, where that is counted, how often each
+// was met: calls that failed, requests, connections, lines of pecd's log. Who is killed or
+// stopped is there, or the run ends.
+func (w *world) reportFaults() {
+	kinds, hits := map[string]int{}, map[string][]string{}
+	met := map[string]bool{}
+	for _, f := range w.history {
+		kinds[f.Kind]++
+		if f.Count {
+			hits[f.Kind] = append(hits[f.Kind], fmt.Sprint(f.Hits))
+			met[f.Kind] = met[f.Kind] || f.Hits > 0
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(kinds)) {
+		line := fmt.Sprintf("  %4d %s", kinds[k], k)
+		if len(hits[k]) > 0 {
+			line += "; met: " + strings.Join(hits[k], ", ")
+		}
+		if len(hits[k]) > 2 && !met[k] {
+			line += "; NOBODY EVER MET IT"
+		}
+		fmt.Fprintln(w.log, line)
+	}
+}
+
+// sealedDays counts the days that both providers have sealed.
+func (w *world) sealedDays() (n int) {
+	for _, p := range w.stage.Providers() {
+		for _, pattern := range []string{"*.json.p7m", "*/*.json.p7m"} {
+			files, _ := filepath.Glob(filepath.Join(p.Pecd.Config.Store.Path, "seals", pattern)) // the pattern is good
+			n += len(files)
+		}
+	}
+	return n
+}
+
+// report prints how many violations there are, and the first.
+func report(log io.Writer, violations []string) {
+	fmt.Fprintf(log, "%d violations\n", len(violations))
+	for i, s := range violations {
 		if i == 50 {
-			fmt.Fprintln(w.log, "  …")
+			fmt.Fprintln(log, "  …")
 			break
 		}
-		fmt.Fprintln(w.log, " ", s)
+		fmt.Fprintln(log, " ", s)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"net/http"
 	"os"
@@ -36,10 +37,23 @@ var gauges = []struct {
 	{"files of bodies", func(s sample) float64 { return s.files }, 1.1, 20},
 }
 
+const (
+	// soakPace is between two messages: half of what two slow processors hand on.
+	soakPace = 400 * time.Millisecond
+	// reloadPause is between two SIGHUP during a soak.
+	reloadPause = 20 * time.Second
+	// warmUp is how many messages come before pecd is looked at for the first time: by then
+	// all is open that stays open.
+	warmUp = 40
+	// idleTime is longer than anybody keeps an idle connection: Go's HTTP clients do for
+	// a minute and a half.
+	idleTime = 100 * time.Second
+)
+
 // soak sends mixed messages for a time without breaking anything, and wants both
-// daemons to hold in the last third what they held in the middle one, within bounds:
-// in the first everything is still being warmed up. Then the judge looks as after
-// chaos.
+// daemons to hold in the last third what they held in the middle one, within bounds
+// (in the first everything is still being warmed up), and at rest what they held at rest
+// before. No client may be put off. Then the judge looks as after chaos.
 func soak(ctx context.Context, o options, d time.Duration) (wrong []string, err error) {
 	if o.dir, err = os.MkdirTemp("", "pecd-soak"); err != nil {
 		return nil, err
@@ -50,56 +64,176 @@ func soak(ctx context.Context, o options, d time.Duration) (wrong []string, err 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	fmt.Fprintf(o.log, "soak: %s with %d clients, seed %d\n", d, o.senders, o.seed)
-	w.until = time.Now().Add(d)
+	fmt.Fprintf(o.log, "soak: %s with %d clients, one message in %s, seed %d\n", d, o.senders, soakPace, o.seed)
 	samples := map[string][]sample{}
 	err = w.watched(ctx, func(ctx context.Context) error {
+		before, err := w.warm(ctx)
+		if err != nil {
+			return err
+		}
 		if err := w.sample(ctx, d, samples); err != nil {
 			return err
 		}
 		if wrong, err = compare(o.log, samples); err != nil {
 			return err
 		}
-		return w.rest(ctx)
+		if err := w.rest(ctx); err != nil {
+			return err
+		}
+		after, err := w.idle(ctx)
+		wrong = append(wrong, compareIdle(o.log, before, after)...)
+		return err
 	})
 	if err != nil {
-		return wrong, err
+		return append(wrong, w.wrong...), err
 	}
 	v, err := w.verdict(ctx)
 	if err != nil {
 		return wrong, err
 	}
 	w.report(v, d)
+	report(o.log, wrong)
 	return append(wrong, v.Violations...), nil
+}
+
+// An idling is what one pecd holds at rest.
+type idling struct {
+	sample
+	temporary []string // bodies, copies for plugins, scratch files, what was not renamed yet
+}
+
+// warm sends some messages and returns what both pecd hold when they have been handed on.
+func (w *world) warm(ctx context.Context) (map[string]idling, error) {
+	over := make(chan struct{})
+	close(over)
+	w.messages = warmUp
+	if err := errors.Join(w.load(ctx, over), w.rest(ctx)); err != nil {
+		return nil, err
+	}
+	return w.idle(ctx)
+}
+
+// idle waits until idle connections are closed, and looks at both pecd.
+func (w *world) idle(ctx context.Context) (map[string]idling, error) {
+	held := map[string]idling{}
+	if !pause(ctx, idleTime) {
+		return held, ctx.Err()
+	}
+	for _, p := range w.stage.Providers() {
+		s, err := take(ctx, p)
+		if err != nil {
+			return held, err
+		}
+		files, err := w.temporary(p)
+		if err != nil {
+			return held, err
+		}
+		held[p.Domain] = idling{s, files}
+	}
+	return held, nil
+}
+
+// temporary are the files of a pecd that do not stay: all in its directory for temporary
+// files, bodies, the copies that plugins were given, and what is to be renamed.
+func (w *world) temporary(p *stage.Provider) (files []string, err error) {
+	store, scratch := p.Pecd.Config.Store.Path, w.control(p, "tmp")
+	for _, root := range []string{store, scratch} {
+		err = errors.Join(err, filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // it went while we looked
+			}
+			if err != nil || e.IsDir() {
+				return err
+			}
+			passes := root == scratch || strings.HasSuffix(path, ".tmp")
+			for _, dir := range []string{"bodies", filepath.Join("plugins", "messages")} {
+				passes = passes || strings.HasPrefix(path, filepath.Join(store, dir)+"/")
+			}
+			if passes {
+				files = append(files, path)
+			}
+			return nil
+		}))
+	}
+	return files, err
+}
+
+// idleMore is by how much goroutines and descriptors may differ between two moments at
+// rest: one look at the figures is open, and a timer may just have fired.
+const idleMore = 3
+
+// compareIdle holds what both pecd hold at rest after the load against what they held before.
+func compareIdle(log io.Writer, before, after map[string]idling) (wrong []string) {
+	for _, domain := range slices.Sorted(maps.Keys(after)) {
+		a, b := before[domain], after[domain]
+		fmt.Fprintf(log, "%s at rest, before and after: %.0f and %.0f goroutines, %.0f and %.0f descriptors, %.1f and %.1f MB, %d and %d temporary files\n", domain,
+			a.goroutines, b.goroutines, a.descriptors, b.descriptors, a.memory/1e6, b.memory/1e6, len(a.temporary), len(b.temporary))
+		for _, gauge := range gauges[:2] {
+			if of, is := gauge.of(a.sample), gauge.of(b.sample); is > of+idleMore {
+				wrong = append(wrong, fmt.Sprintf("%s: %s at rest were %.0f before the load and %.0f after it", domain, gauge.name, of, is))
+			}
+		}
+		if b.files > 0 {
+			wrong = append(wrong, fmt.Sprintf("%s: %.0f bodies at rest", domain, b.files))
+		}
+		for _, file := range b.temporary {
+			if !slices.Contains(a.temporary, file) {
+				wrong = append(wrong, fmt.Sprintf("%s: left over: %s", domain, file))
+			}
+		}
+	}
+	return wrong
 }
 
 // sample looks at both daemons again and again while there is load.
 func (w *world) sample(ctx context.Context, d time.Duration, samples map[string][]sample) error {
+	w.until = time.Now().Add(d)
+	pace := time.NewTicker(soakPace)
+	defer pace.Stop()
+	w.pace = pace.C
+	sctx, stop := context.WithDeadline(ctx, w.until)
+	defer stop()
 	g, gctx := errgroup.WithContext(ctx)
 	over := make(chan struct{})
-	close(over) // all messages are due at once, until the time is over
+	close(over) // nothing is broken
 	g.Go(func() error { return w.load(gctx, over) })
+	g.Go(func() error {
+		for pause(sctx, reloadPause) {
+			if err := w.readAgain(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	g.Go(func() error {
 		every := max(time.Second, d/90)
 		for time.Now().Before(w.until) {
 			if !pause(gctx, every) {
 				return gctx.Err()
 			}
-			for _, p := range w.stage.Providers() {
-				s, err := take(gctx, p)
-				if err != nil {
-					return err
-				}
-				samples[p.Domain] = append(samples[p.Domain], s)
-				if len(samples[p.Domain])%10 == 0 {
-					fmt.Fprintf(w.log, "%s %s: %.0f goroutines, %.0f descriptors, %.1f MB, log %.1f MB, %.0f files\n", time.Now().Format("15:04:05"), p.Domain,
-						s.goroutines, s.descriptors, s.memory/1e6, s.log/1e6, s.files)
-				}
+			if err := w.takeBoth(gctx, samples); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
 	return g.Wait()
+}
+
+// takeBoth adds a sample of each daemon.
+func (w *world) takeBoth(ctx context.Context, samples map[string][]sample) error {
+	for _, p := range w.stage.Providers() {
+		s, err := take(ctx, p)
+		if err != nil {
+			return err
+		}
+		samples[p.Domain] = append(samples[p.Domain], s)
+		if len(samples[p.Domain])%10 == 0 {
+			fmt.Fprintf(w.log, "%s %s: %.0f goroutines, %.0f descriptors, %.1f MB, log %.1f MB, %.0f files\n", time.Now().Format("15:04:05"), p.Domain,
+				s.goroutines, s.descriptors, s.memory/1e6, s.log/1e6, s.files)
+		}
+	}
+	return nil
 }
 
 // compare holds the last third of the samples against the middle one.
@@ -158,6 +292,8 @@ func take(ctx context.Context, p *stage.Provider) (s sample, err error) {
 // figures is the page of all that pecd itself says. It is asked for once a sample,
 // so that its figures are of one moment.
 func figures(ctx context.Context, p *stage.Provider) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute) // nobody waits for a page for ever
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Pecd.Config.Metrics.Listen+"/metrics", nil)
 	if err != nil {
 		return nil, err

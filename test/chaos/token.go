@@ -36,7 +36,7 @@ func (w *world) keyInFile(ctx context.Context, p *stage.Provider) error {
 // signed meanwhile, and pecd cannot start.
 func (w *world) troublesOfToken(p *stage.Provider, add func(trouble)) {
 	away := p.Tokens() + ".away"
-	add(trouble{"token away", "token " + p.Label, 7, 4 * time.Second,
-		func(context.Context, *rand.Rand) error { return os.Rename(p.Tokens(), away) },
-		func(context.Context) error { return os.Rename(away, p.Tokens()) }, nil})
+	add(saidBy(p, trouble{kind: "token away", target: "token " + p.Label, weight: 7, hold: 4 * time.Second,
+		begin: func(context.Context, *rand.Rand) error { return os.Rename(p.Tokens(), away) },
+		end:   func(context.Context) error { return os.Rename(away, p.Tokens()) }}, "hsm:"))
 }

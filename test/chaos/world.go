@@ -21,8 +21,12 @@ import (
 	"pecd/plugins/clamav/clamdtest"
 )
 
-// storeDisk is the size of the file system on which each store is.
-const storeDisk = "256m"
+// How large the file system is on which each store is: in chaos it must be full soon, in
+// a soak never.
+const (
+	storeDisk = "256m"
+	soakDisk  = "2g"
+)
 
 // A world is the servers of a run, and what happened to them.
 type world struct {
@@ -37,18 +41,25 @@ type world struct {
 	oracle string
 	// unlinked is why a link could not be made.
 	unlinked error
-	until    time.Time // when a soak ends; zero: the number of messages ends the load
+	until    time.Time        // when a soak ends; zero: the number of messages ends the load
+	pace     <-chan time.Time // lets one message through at a time; nil: as many as there are clients
 
 	down sync.Map // providers whose pecd was ended and does not run again yet
 
+	numbers atomic.Int64 // of messages, the last that was given
+	// How often both providers were well again while faults paused, and how long it took
+	// at most. They belong to the goroutine that plans the faults.
+	recoveries int
+	slowest    time.Duration
+
 	broken atomic.Int64 // faults that are over
 	putOff atomic.Int64 // attempts that a client had to repeat
-	lost   atomic.Int64 // of these, without any reply
 
 	mu       sync.Mutex // guards what follows
 	sendings []sending
 	history  []fault
 	heard    map[string]int // what Postfix said by itself after all was sent
+	wrong    []string       // violations that are seen while it runs
 }
 
 func newWorld(ctx context.Context, o options) (w *world, err error) {
@@ -90,11 +101,11 @@ func newWorld(ctx context.Context, o options) (w *world, err error) {
 		return w, err
 	}
 	w.stage, err = stage.New(ctx, stage.Options{
-		Dir: filepath.Join(w.dir, "stage"), PecdBinary: pecd, Way: w.way, Keys: stage.KeysSoftHSM,
+		Dir: filepath.Join(w.dir, "stage"), PecdBinary: pecd, Way: w.way, Keys: stage.KeysSoftHSM, MainCF: w.impatient(),
 		Configure: func(domain string, c *stage.PecdConfig) {
 			w.sealBy(c)
 			if domain == "beta.example" {
-				c.Plugins = append(c.Plugins, stage.PluginConfig{Path: plugin, Settings: map[string]any{"socket": w.clamd.Unix}})
+				c.Plugins = append(c.Plugins, w.scanner(plugin))
 			}
 		},
 	})
@@ -115,14 +126,45 @@ func newWorld(ctx context.Context, o options) (w *world, err error) {
 			return w, err
 		}
 		store := p.Pecd.Config.Store.Path
-		if err := syscall.Mount("tmpfs", store, "tmpfs", 0, "mode=0700,size="+storeDisk); err != nil {
+		if err := syscall.Mount("tmpfs", store, "tmpfs", 0, "mode=0700,size="+w.storeSize()); err != nil {
 			return w, fmt.Errorf("a file system for %s: %w", store, err)
 		}
 		w.disks = append(w.disks, store)
-		p.Pecd.Env = append(p.Pecd.Env, "LD_PRELOAD="+shim, "CHAOS_STORE="+store, "CHAOS_CONTROL="+w.control(p, "io"), "CHAOS_HITS="+w.control(p, "hits"),
+		if err := os.Mkdir(w.control(p, "tmp"), 0o700); err != nil {
+			return w, err
+		}
+		p.Pecd.Piped = true
+		p.Pecd.Env = append(p.Pecd.Env, "TMPDIR="+w.control(p, "tmp"), "LD_PRELOAD="+shim, "CHAOS_STORE="+store, "CHAOS_CONTROL="+w.control(p, "io"), "CHAOS_HITS="+w.control(p, "hits"),
 			"PECD_CLOCK="+w.control(p, "clock"), "PECD_PLUGIN_BACKOFF=1s")
 	}
 	return w, w.stage.Start(ctx)
+}
+
+// impatient are timeouts of Postfix that a stop for long outlasts: of its own it waits
+// for up to ten minutes.
+func (w *world) impatient() []string {
+	if !w.long || w.faults == 0 {
+		return nil
+	}
+	return []string{"milter_connect_timeout = 20s", "milter_command_timeout = 20s", "milter_content_timeout = 20s", "lmtp_data_done_timeout = 20s"}
+}
+
+// scanner is the plugin that asks clamd. Where programs are stopped for longer than every
+// timeout, its own are shorter than the stops of it and of clamd.
+func (w *world) scanner(path string) stage.PluginConfig {
+	c := stage.PluginConfig{Path: path, Settings: map[string]any{"socket": w.clamd.Unix}}
+	if w.long && w.faults > 0 {
+		c.Timeout, c.Settings["timeout"] = "3s", "2s"
+	}
+	return c
+}
+
+// storeSize is the size of the file system of each store.
+func (w *world) storeSize() string {
+	if w.faults == 0 {
+		return soakDisk
+	}
+	return storeDisk
 }
 
 // control is a file by which a provider's pecd is told something.
@@ -182,20 +224,13 @@ func (w *world) close() error {
 func (w *world) described() any {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	boxes := map[string]string{}
-	for _, m := range []*stage.MailServer{&w.stage.Alfa.MailServer, &w.stage.Beta.MailServer, &w.stage.Ordinary.MailServer} {
-		for _, u := range append(append([]stage.User{}, m.Users...), m.Service...) {
-			name := u.Address[:len(u.Address)-len(m.Domain)-1]
-			boxes[u.Address] = filepath.Join(m.Dir, "mail", name, "Maildir")
-		}
-	}
 	var registers []string
 	providers := map[string]any{}
 	for _, p := range w.stage.Providers() {
 		providers[p.Domain] = map[string]string{"label": p.Label, "name": p.Name, "service": p.Service[0].Address, "system": p.Service[1].Address}
 		registers = append(registers, filepath.Join(p.Pecd.Config.Store.Path, "pecd.db"))
 	}
-	return map[string]any{"sendings": w.sendings, "faults": w.history, "boxes": boxes, "registers": registers,
+	return map[string]any{"sendings": w.sendings, "faults": w.history, "boxes": w.boxes(), "registers": registers,
 		"providers": providers, "certified": users, "nobody": nobody, "ca": w.stage.CA}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -221,6 +222,64 @@ func TestCompare(t *testing.T) {
 	}
 	if _, err = compare(io.Discard, map[string][]sample{"alfa.example": series(1)[:2]}); err == nil {
 		t.Error("two samples have thirds")
+	}
+}
+
+// What is held at rest after the load is what was held before, but for very little.
+func TestCompareIdle(t *testing.T) {
+	held := func(more float64, files ...string) map[string]idling {
+		return map[string]idling{"alfa.example": {sample{goroutines: 40 + more, descriptors: 40}, files}}
+	}
+	if wrong := compareIdle(io.Discard, held(0, "a"), held(idleMore, "a")); len(wrong) != 0 {
+		t.Errorf("at the bound: %q", wrong)
+	}
+	wrong := compareIdle(io.Discard, held(0, "a"), held(idleMore+1, "a", "b"))
+	if len(wrong) != 2 || !strings.Contains(wrong[0], "goroutines at rest") || !strings.HasSuffix(wrong[1], "left over: b") {
+		t.Errorf("past the bound: %q", wrong)
+	}
+}
+
+func TestTemporary(t *testing.T) {
+	w := scripted(t, "")
+	w.dir = t.TempDir()
+	p := w.stage.Alfa
+	store := filepath.Join(p.Dir, "store")
+	p.Pecd.Config.Store.Path = store
+	files := []string{filepath.Join(store, "bodies", "1"), filepath.Join(store, "plugins", "messages", "2"), filepath.Join(store, "trust", "3.tmp"), filepath.Join(w.control(p, "tmp"), "pecd-4", "sock")}
+	for _, file := range append(slices.Clone(files), filepath.Join(store, "pecd.db"), filepath.Join(store, "trust", "crl")) {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := w.temporary(p); err != nil || !slices.Equal(got, files) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// In a soak nobody may be put off; under faults anybody may.
+func TestDisappointed(t *testing.T) {
+	w := scripted(t, "")
+	w.disappointed(true, errors.New("gone"))
+	w.faults = 1
+	w.disappointed(false, errors.New("later"))
+	if len(w.wrong) != 1 || !strings.Contains(w.wrong[0], "left without a reply") || w.putOff.Load() != 2 {
+		t.Errorf("%q, %d put off", w.wrong, w.putOff.Load())
+	}
+}
+
+// A client tries again and again, but not for ever when nothing is broken.
+func TestPatienceEnds(t *testing.T) {
+	w := scripted(t, "")
+	w.settle, w.faults = 10*time.Millisecond, 1
+	s := sending{MsgID: "<1@client.example>", From: "nobody@alfa.example", File: filepath.Join(t.TempDir(), "1")}
+	if err := os.WriteFile(s.File, []byte("\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.stage.Ordinary = &stage.Ordinary{}
+	over := make(chan struct{})
+	close(over)
+	if err := w.deliver(within(t), &s, over); !errors.Is(err, errViolation) || !strings.Contains(err.Error(), s.MsgID) {
+		t.Errorf("it ended with %v", err)
 	}
 }
 

@@ -186,6 +186,9 @@ type Pecd struct {
 	PIDFile    string // ours, not pecd's
 	Config     PecdConfig
 	Sockets    []*os.File // passed to it as systemd passes sockets; nil: none
+	// Piped has this process write the log, of what comes by a pipe: whatever keeps pecd
+	// from writing files does not silence it. It does not outlive this process then.
+	Piped bool
 
 	mu    sync.Mutex
 	done  chan struct{} // closed when the process that we started has ended; nil if we started none
@@ -232,14 +235,13 @@ func (p *Pecd) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close() // the process has its own
 	from, err := log.Seek(0, io.SeekEnd)
 	if err != nil {
-		return err
+		return errors.Join(err, log.Close())
 	}
 	ended, err := p.spawn(log)
 	if err != nil {
-		return err
+		return errors.Join(err, log.Close())
 	}
 	over := false
 	err = until(ctx, func() bool {
@@ -260,7 +262,10 @@ func (p *Pecd) Start(ctx context.Context) error {
 	return nil
 }
 
-// spawn starts the process and a goroutine that lives as long as it.
+// outputGrace is for how long after pecd's end its plugins may still hold its output.
+const outputGrace = 2 * time.Second
+
+// spawn starts the process and a goroutine that lives as long as it, and closes log.
 func (p *Pecd) spawn(log *os.File) (ended <-chan struct{}, err error) {
 	argv := p.argv()
 	cmd := exec.Command(argv[0], argv[1:]...)
@@ -272,6 +277,12 @@ func (p *Pecd) spawn(log *os.File) (ended <-chan struct{}, err error) {
 		cmd.ExtraFiles = p.Sockets
 	}
 	cmd.Stdout, cmd.Stderr = log, log
+	if p.Piped {
+		// What is no file of its own os/exec copies to, from one pipe.
+		out := &struct{ io.Writer }{log}
+		cmd.Stdout, cmd.Stderr = out, out
+		cmd.WaitDelay = outputGrace
+	}
 	// Its own session: it outlives make, and an interrupt from the terminal is
 	// for us to handle.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -285,6 +296,7 @@ func (p *Pecd) spawn(log *os.File) (ended <-chan struct{}, err error) {
 	p.over, p.ready, p.asked = false, false, false
 	go func() {
 		err := cmd.Wait()
+		_ = log.Close() // what is in it was written
 		p.mu.Lock()
 		p.err, p.over = err, true
 		p.judgeEnd()

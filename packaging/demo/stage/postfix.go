@@ -37,6 +37,7 @@ type postfixView struct {
 	LMTP                           string            // socket that takes mail for the own domain
 	Ways                           map[string]string // domain -> next hop
 	RelayHost                      string            // next hop of all others
+	More                           []string          // lines of main.cf
 	Encrypt                        []string          // next hops to which TLS is compulsory
 	TLSCA                          string
 	SizeLimit, SubmissionSizeLimit int
@@ -45,7 +46,7 @@ type postfixView struct {
 func (s *Stage) postfixView(m *MailServer, o Options) postfixView {
 	v := postfixView{
 		MailServer: m, Plain: o.WithoutPecd || m == &s.Ordinary.MailServer,
-		LMTP: m.socket("lmtp.sock"), Ways: map[string]string{}, TLSCA: s.TLSCA,
+		LMTP: m.socket("lmtp.sock"), Ways: map[string]string{}, TLSCA: s.TLSCA, More: o.MainCF,
 		SizeLimit: sizeLimit, SubmissionSizeLimit: submissionSizeLimit,
 	}
 	if v.Plain {

@@ -215,6 +215,24 @@ func TestPecdStartsAndStops(t *testing.T) {
 }
 
 // A ready line of an earlier run does not count.
+// What a pecd says that may not write files is in the log all the same, if it comes by a pipe.
+func TestPecdPiped(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	p := script(t, ready+`ulimit -f 0; echo "cut off" >&2; exit 3`)
+	p.Piped = true
+	if err := p.Start(ctx); err != nil && !errors.Is(err, ErrNotReady) {
+		t.Fatal(err)
+	}
+	var exit *exec.ExitError
+	if err := p.Wait(ctx); !errors.As(err, &exit) || exit.ExitCode() != 3 {
+		t.Errorf("it ended with %v", err)
+	}
+	if log, err := os.ReadFile(p.Log); err != nil || !strings.HasSuffix(string(log), "cut off\n") {
+		t.Errorf("the log is %q, %v", log, err)
+	}
+}
+
 func TestPecdThatEndsIsNotReady(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

@@ -112,6 +112,15 @@ func TestClientsAreNotSlowed(t *testing.T) {
 	}
 }
 
+func TestMainCF(t *testing.T) {
+	s := planned(t, Options{})
+	plain := rendered(t, "main.cf", s.postfixView(&s.Alfa.MailServer, Options{}))
+	more := rendered(t, "main.cf", s.postfixView(&s.Alfa.MailServer, Options{MainCF: []string{"a = 1", "b = 2"}}))
+	if more != plain+"a = 1\nb = 2\n" {
+		t.Errorf("two more lines make of\n%s\n%s", plain, more)
+	}
+}
+
 func TestWithoutPecdNothingLeadsToPecd(t *testing.T) {
 	s := planned(t, Options{})
 	for name, m := range map[string]*MailServer{"plain provider": &s.Alfa.MailServer, "ordinary": &s.Ordinary.MailServer} {

@@ -42,6 +42,8 @@ type Options struct {
 	// Way, if set, says where a server finds another: an address in place of addr, such
 	// as that of a link which can be cut.
 	Way func(from, to, addr string) string
+	// MainCF are more lines for the main.cf of each server, such as shorter timeouts.
+	MainCF []string
 	// Configure, if set, may change each provider's pecd configuration before
 	// it is written.
 	Configure func(domain string, c *PecdConfig)
