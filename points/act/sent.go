@@ -147,6 +147,9 @@ func (c *Clerk) failure(ev pec.Event, rcpt pec.Address, f reception.Failure) (lo
 		return logstore.Act{}, fmt.Errorf("non-delivery notice: %w", err)
 	}
 	a := c.act(s, c.Issuer.Name, "")
+	// What we said of a recipient of ours stands, though it is still on its way to the
+	// sender. (After a virus notice it is infected that tells him.)
+	a.Unless = others(pec.KindNonDelivery, a.Keys[0])
 	a.Answer = &logstore.Answer{Identifier: ev.Identifier, Recipients: []pec.Address{rcpt}, Kind: pec.KindNonDelivery, First: true}
 	return a, nil
 }
