@@ -144,6 +144,25 @@ func TestLettersOfTheMTA(t *testing.T) {
 	}
 }
 
+// TestOneMailboxTwice: the MTA gives a mailbox twice, in two spellings, and the mailbox
+// store would say something else of each. It is asked once, one thing is certified, and
+// the MTA hears the same of both.
+func TestOneMailboxTwice(t *testing.T) {
+	for _, refuses := range []string{"", "u0@BETA.example", "u0@beta.example"} {
+		w := newBeta(t)
+		w.refuses = refuses
+		raw, _ := w.envelopeTo(1)
+		status := w.bring(t.Context(), raw, "u0@beta.example", "u0@BETA.example")
+		if len(status) != 2 || !status[0].OK() || !status[1].OK() {
+			t.Errorf("the MTA hears %v", status)
+		}
+		delivered, failed := w.entries(logstore.EntryType(pec.KindDelivery)), w.entries(logstore.EntryType(pec.KindNonDelivery))
+		if n := w.count(&w.stored); n != delivered || delivered+failed != 1 {
+			t.Errorf("%q refused: %d delivered, %d delivery receipts, %d notices", refuses, n, delivered, failed)
+		}
+	}
+}
+
 // TestStopAfterDelivery: pecd is told to end when the mailbox store has the message.
 // That it has it is certified all the same.
 func TestStopAfterDelivery(t *testing.T) {
