@@ -330,10 +330,10 @@ func (a *arrival) envelope(ctx context.Context, c choice, findings []points.Find
 	}
 	d, err := a.office.points.delivery.Decide(ctx, delivery.Handover{Provider: a.office.issuer.Name, Event: a.found.Event,
 		Results: results, Findings: findings})
-	if err != nil {
+	if len(d.Outcomes) == 0 {
 		return err
 	}
-	return a.conclude(ctx, c, d.Outcomes, logstore.KeptDelivery)
+	return errors.Join(a.conclude(ctx, c, d.Outcomes, logstore.KeptDelivery), err)
 }
 
 // open leaves those of c of whom nothing final is certified yet; the others are

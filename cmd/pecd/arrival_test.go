@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -160,6 +161,47 @@ func TestOneMailboxTwice(t *testing.T) {
 		if n := w.count(&w.stored); n != delivered || delivered+failed != 1 {
 			t.Errorf("%q refused: %d delivered, %d delivery receipts, %d notices", refuses, n, delivered, failed)
 		}
+	}
+}
+
+// pointThat is a delivery point of others.
+type pointThat func(delivery.Handover) (delivery.Decision, error)
+
+func (p pointThat) Decide(_ context.Context, h delivery.Handover) (delivery.Decision, error) {
+	return p(h)
+}
+
+// TestDeliveryPointFails: a delivery point of others is away, or decides what it may not.
+// What is in the mailbox is certified, and nobody gets it again.
+func TestDeliveryPointFails(t *testing.T) {
+	for name, p := range map[string]pointThat{
+		"away": func(delivery.Handover) (delivery.Decision, error) { return delivery.Decision{}, errors.New("away") },
+		"unlawful": func(h delivery.Handover) (delivery.Decision, error) {
+			d, err := delivery.Builtin{}.Decide(context.Background(), h)
+			for i := range d.Outcomes {
+				d.Outcomes[i].Detail = "\x00"
+			}
+			return d, err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newBeta(t)
+			w.doors.office.Load().points.delivery = delivery.Guard(p)
+			raw, to := w.envelopeTo(2)
+			w.refuses = to[1]
+			for range 3 {
+				if s := w.bring(t.Context(), raw, to...); !s[0].OK() || !s[1].Deferred() {
+					t.Errorf("the MTA hears %v", s)
+				}
+			}
+			if n := w.entries(logstore.EntryType(pec.KindDelivery)); n != 1 || w.count(&w.stored) != 1 {
+				t.Errorf("%d delivery receipts, %d copies", n, w.count(&w.stored))
+			}
+			w.doors.office.Load().points.delivery = delivery.Builtin{} // it is mended
+			if s := w.bring(t.Context(), raw, to...); !s[0].OK() || !s[1].OK() || w.count(&w.stored) != 1 {
+				t.Errorf("the MTA hears %v; %d copies", s, w.count(&w.stored))
+			}
+		})
 	}
 }
 
