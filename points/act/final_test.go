@@ -43,11 +43,12 @@ func (d *desk) finals(t *testing.T, f reception.Found) (n int) {
 func (d *desk) bounced(t *testing.T, f reception.Found) {
 	t.Helper()
 	id := f.Event.Identifier
-	b, ok, err := reception.ReadBounce(bounce(d.EnvelopeID(id), string(id), "anna@alfa.example failed"), "", d.Owner)
+	m := bounce(d.EnvelopeID(id), string(id), "anna@alfa.example failed")
+	b, ok, err := reception.ReadBounce(m, "", d.Owner)
 	if err != nil || !ok {
 		t.Fatal(ok, err)
 	}
-	if _, err := d.Bounced(t.Context(), b); err != nil {
+	if _, err := d.Bounced(t.Context(), b, m); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"pecd/logstore"
 	"pecd/pec"
+	"pecd/pec/message"
 	"pecd/points/delivery"
 	"pecd/points/reception"
 	"pecd/signer"
@@ -110,17 +111,33 @@ func (c *Clerk) sent(ctx context.Context, id pec.Identifier) (ev pec.Event, ok b
 // It does not count about an envelope that also went to ordinary recipients: their
 // servers have seen its ENVID and are bound by nothing, so any of them could make
 // us certify what did not happen. The timeouts of RFC 6109, 3.1.6 tell the sender.
-func (c *Clerk) Bounced(ctx context.Context, b reception.Bounce) (visible bool, err error) {
+//
+// Nor can anything be certified about a message that the register does not have (any
+// more): a store that was restored from a backup. Then no timeout tells him, either.
+//
+// m is the notification itself: it is registered once, however often it comes.
+func (c *Clerk) Bounced(ctx context.Context, b reception.Bounce, m *message.Message) (visible bool, err error) {
 	ev, ok, err := c.sent(ctx, b.Identifier)
-	if err != nil || !ok {
+	if err != nil {
 		return false, err
+	}
+	digest, err := contentDigest(m)
+	if err != nil {
+		return false, err
+	}
+	once := []logstore.Key{{Kind: string(logstore.EntryBounce) + ":" + digest, Identifier: b.Identifier}}
+	if !ok {
+		e := logstore.Entry{Type: logstore.EntryBounce, Identifier: b.Identifier, Recipients: []pec.Recipient{},
+			SendingProvider: c.Issuer.Name, Detail: "the register does not have the message"}
+		_, err = c.Store.Commit(ctx, logstore.Tx{At: c.instant(), Acts: []logstore.Act{{Keys: once, Entry: e}}})
+		return len(b.Failed) > 0, err
 	}
 	ledger, err := c.Store.Awaited(ctx, b.Identifier)
 	if err != nil {
 		return false, err
 	}
 	ev.At, ev.Provider = c.instant(), c.Issuer.Name
-	tx := logstore.Tx{At: ev.At, Acts: []logstore.Act{{Entry: bounceEntry(ev)}}}
+	tx := logstore.Tx{At: ev.At, Acts: []logstore.Act{{Keys: once, Entry: bounceEntry(ev)}}}
 	shared := slices.ContainsFunc(ev.Recipients, func(r pec.Recipient) bool { return r.Type != pec.Certified })
 	for _, f := range b.Failed {
 		r, ok := f.Of(ev.Recipients)
