@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"pecd/logstore"
 	"pecd/pec"
@@ -128,5 +129,34 @@ func TestVirusAmongOurs(t *testing.T) {
 	if last := out[len(out)-1]; len(out) != 4 || notice.Kind != pec.KindVirus || last.Kind != pec.KindNonDelivery ||
 		d.arrive(t, octets(t, last.Content)).Event.Error != pec.ErrorVirus {
 		t.Errorf("%d messages, the last %s to %v", len(out), last.Kind, last.To)
+	}
+}
+
+// TestNoTimeoutOfOurOwn: what we have certified of a recipient of ours is on its way to
+// the sender. He is not told that nothing was heard.
+func TestNoTimeoutOfOurOwn(t *testing.T) {
+	w := pointstest.New(t)
+	d := newDesk(t, w, w.Alfa)
+	f := d.ours(t)
+	if err := d.TakeCharge(t.Context(), f, anna, ""); err != nil {
+		t.Fatal(err)
+	}
+	d.accept(t, "bob@beta.example") // of whom nothing is heard
+	if err := d.deliver(t.Context(), f, []delivery.Result{{Recipient: anna[0], Answer: delivery.Delivered}}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		d.later(25 * time.Hour)
+		if err := d.Expire(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, e := range d.entries(t, f.Event.Identifier) {
+		if e.Type == logstore.EntryType(pec.KindTimeout) {
+			t.Errorf("told of %s: %s", e.Recipient, e.Detail)
+		}
+	}
+	if n := d.kinds(t)[pec.KindTimeout]; n != 2 {
+		t.Errorf("%d notices about the other, want 2", n)
 	}
 }
