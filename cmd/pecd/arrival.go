@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"pecd/lmtp"
 	"pecd/logstore"
 	"pecd/pec"
+	"pecd/pec/issue"
 	"pecd/pec/message"
 	"pecd/points"
 	"pecd/points/delivery"
@@ -310,7 +312,7 @@ func (a *arrival) envelope(ctx context.Context, c choice, findings []points.Find
 		return err
 	}
 	if err := clerk.TakeCharge(ctx, a.found, c.to, ""); err != nil {
-		return err
+		return a.uncertifiable(ctx, c, findings, err)
 	}
 	a.atStep(stepTakenInCharge)
 	if findings == nil {
@@ -334,6 +336,20 @@ func (a *arrival) envelope(ctx context.Context, c choice, findings []points.Find
 		return err
 	}
 	return errors.Join(a.conclude(ctx, c, d.Outcomes, logstore.KeptDelivery), err)
+}
+
+// uncertifiable deals with err, for which no receipt about the envelope was issued. What
+// no receipt of ours can name, no waiting mends: it is as an envelope whose certification
+// data is not as it must be, and goes no other way than ordinary mail.
+func (a *arrival) uncertifiable(ctx context.Context, c choice, findings []points.Finding, err error) error {
+	worst, found := points.Worst(findings)
+	switch {
+	case !errors.Is(err, issue.ErrEvent):
+		return err
+	case found:
+		return a.reject(ctx, c, worst.Reason)
+	}
+	return a.wrap(ctx, c, fmt.Errorf("%w: %w", reception.ErrNoData, err))
 }
 
 // open leaves those of c of whom nothing final is certified yet; the others are
@@ -397,7 +413,8 @@ func (a *arrival) infected(ctx context.Context, c choice, why points.Reason) err
 	for i := range outcomes {
 		outcomes[i] = delivery.Outcome{Kind: pec.KindVirus, Error: pec.ErrorVirus, Detail: why.Italian}
 	}
-	return a.conclude(ctx, c, outcomes, logstore.KeptReception)
+	err = a.conclude(ctx, c, outcomes, logstore.KeptReception)
+	return a.uncertifiable(ctx, c, []points.Finding{{Says: points.Refused, Reason: why}}, err)
 }
 
 // receipt delivers a receipt unchanged and registers its arrival.

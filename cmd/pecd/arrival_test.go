@@ -17,6 +17,7 @@ import (
 	"pecd/logstore"
 	"pecd/pec"
 	"pecd/pec/message"
+	"pecd/points"
 	"pecd/points/act"
 	"pecd/points/delivery"
 	"pecd/points/pointstest"
@@ -306,5 +307,54 @@ func TestHeaderOverLimit(t *testing.T) {
 	w := newBeta(t)
 	if s := w.bring(t.Context(), []byte(strings.Repeat("A: b\r\n", 10_001)+"\r\nx\r\n"), "bob@beta.example")[0]; s != statusUnreadable {
 		t.Errorf("the MTA hears %v", s)
+	}
+}
+
+// TestUncertifiable: no receipt of ours can name the sender whom an envelope certifies.
+// It is not put off for a day, which would end in a bounce: it is as ordinary mail.
+func TestUncertifiable(t *testing.T) {
+	refused := []points.Finding{{Says: points.Refused, Reason: points.Reason{Cause: points.Policy, Italian: "no", English: "no"}}}
+	for name, tt := range map[string]struct {
+		do        func(*arrival, choice) error
+		anomalies int
+		ok        bool
+		virus     int
+	}{
+		"clean":   {func(a *arrival, c choice) error { return a.envelope(t.Context(), c, nil) }, 1, true, 0},
+		"refused": {func(a *arrival, c choice) error { return a.envelope(t.Context(), c, refused) }, 0, false, 0},
+		"infected": {func(a *arrival, c choice) error {
+			return a.infected(t.Context(), c, points.Reason{Cause: points.Virus, Italian: "Eicar", English: "Eicar"})
+		}, 0, false, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newBeta(t)
+			raw, to := w.envelopeTo(1)
+			m, err := arrivalDoor{w.doors}.Begin(t.Context(), lmtp.Envelope{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a := m.(*arrival)
+			defer a.body.Close()
+			if _, err := a.Write(raw); err != nil {
+				t.Fatal(err)
+			}
+			if a.m, err = message.Read(a.body); err != nil {
+				t.Fatal(err)
+			}
+			rep, err := w.Verifier.Verify(a.m, pointstest.At)
+			a.found = reception.Examine(a.m, rep, err, w.Directory, pointstest.At.Location())
+			a.found.Event.Sender = "jos\u00e9@alfa.example"
+			a.env = lmtp.Envelope{Sender: "alice@alfa.example", Recipients: to}
+			a.status, a.log = []lmtp.Status{statusLater}, w.doors.log
+			if err := tt.do(a, choice{[]int{0}, []pec.Address{pec.Address(to[0])}}); err != nil {
+				t.Error(err)
+			}
+			if s := a.status[0]; s.OK() != tt.ok || s.Deferred() {
+				t.Errorf("the MTA hears %v", s)
+			}
+			if n, v := w.entries(logstore.EntryType(pec.KindAnomaly)), w.entries(logstore.EntryVirus); n != tt.anomalies || v != tt.virus || w.count(&w.mailbox) != n {
+				t.Errorf("%d anomalies, %d copies, %d refusals for a virus", n, w.count(&w.mailbox), v)
+			}
+		})
 	}
 }
