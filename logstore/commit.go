@@ -268,9 +268,10 @@ func (j *commitJob) apply(ctx context.Context, t *transaction) error {
 
 func (j *commitJob) act(ctx context.Context, t *transaction, i int) (bool, error) {
 	a, l, kept := j.tx.Acts[i], j.letters[i], j.kept[i]
-	known, err := t.anyIssued(ctx, a.Keys)
-	if err != nil || known {
-		return false, err
+	for _, keys := range [][]Key{a.Keys, a.Unless} {
+		if known, err := t.anyIssued(ctx, keys); err != nil || known {
+			return false, err
+		}
 	}
 	if a.Notice != nil {
 		if due, err := t.markNotice(ctx, a.Notice, j.tx.At); err != nil || !due {

@@ -26,9 +26,9 @@ type Store interface {
 	// NewBody returns an empty body to spool a message into.
 	NewBody() (Body, error)
 	// Commit makes all acts of tx durable or none. It returns after they are on
-	// stable storage. An act one of whose keys exists already is left out whole,
-	// and its element of done is false; so is an act whose Notice is not due, or whose
-	// Answer should be the first and is not.
+	// stable storage. An act one of whose keys exists already, or one of its Unless, is
+	// left out whole, and its element of done is false; so is an act whose Notice is not
+	// due, or whose Answer should be the first and is not.
 	// Bodies that the messages point to are stored once and kept until the last of
 	// them has been taken.
 	Commit(ctx context.Context, tx Tx) (done []bool, err error)
@@ -124,6 +124,9 @@ type Tx struct {
 type Act struct {
 	// Keys must all be new, or the act is left out.
 	Keys []Key
+	// Unless are keys of other acts with which this one cannot be: if one exists, the act
+	// is left out. They do not become its own.
+	Unless []Key
 	// Entry is written to the register. Its Seq is given by the store.
 	Entry Entry
 	// Send is put into the outbox; nil if the act sends nothing.

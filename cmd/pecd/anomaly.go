@@ -17,7 +17,7 @@ import (
 func (a *arrival) bounced(ctx context.Context, c choice) error {
 	b := a.bounce
 	a.log.Info("notification about a message of ours", "id", b.Identifier, "failed", len(b.Failed))
-	visible, err := a.office.clerk.Bounced(ctx, b)
+	visible, err := a.office.clerk.Bounced(ctx, b, a.m)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"pecd/lmtp"
 	"pecd/logstore"
 	"pecd/pec"
+	"pecd/pec/issue"
 	"pecd/pec/message"
 	"pecd/points"
 	"pecd/points/delivery"
@@ -58,22 +60,53 @@ type arrival struct {
 func (a *arrival) End(ctx context.Context, env lmtp.Envelope) []lmtp.Status {
 	defer a.body.Close()
 	defer a.observe("lmtp", a.now())
-	a.env, a.status = env, slices.Repeat([]lmtp.Status{statusLater}, len(env.Recipients))
+	a.env = env
+	var places []int
+	a.env.Recipients, places = eachOnce(env.Recipients)
+	a.status = slices.Repeat([]lmtp.Status{statusLater}, len(a.env.Recipients))
 	a.log = a.arrivalDoor.log
+	a.arrive(ctx)
+	status := make([]lmtp.Status, len(places))
+	for i, at := range places {
+		status[i] = a.status[at]
+	}
+	return status
+}
+
+// eachOnce returns the mailboxes of list, each once, and for each of list the place of
+// its mailbox among them. An MTA may give a mailbox twice, its domain in other letters;
+// the mailbox store may then take the message for the one and refuse it for the other.
+func eachOnce(list []string) (once []string, places []int) {
+	known := map[string]int{}
+	for _, r := range list {
+		key := pec.Address(r).Key()
+		at, ok := known[key]
+		if !ok {
+			at = len(once)
+			known[key], once = at, append(once, r)
+		}
+		places = append(places, at)
+	}
+	return once, places
+}
+
+// arrive fills in the status.
+func (a *arrival) arrive(ctx context.Context) {
 	var err error
 	a.m, err = message.Read(a.body)
 	switch {
 	case errors.Is(err, message.ErrLimit), errors.Is(err, message.ErrMalformed):
 		// No waiting mends it, and a day of 4xx would end in a bounce, too.
 		a.log.Info("message refused: its header cannot be read", "err", err)
-		return slices.Repeat([]lmtp.Status{statusUnreadable}, len(env.Recipients))
+		a.status = slices.Repeat([]lmtp.Status{statusUnreadable}, len(a.status))
+		return
 	case err != nil:
 		a.log.Error("message put off: its header cannot be read", "err", err)
-		return a.status
+		return
 	}
 	if err := a.time.stops(); err != nil {
 		a.log.Error("message put off", "msgid", a.m.Header.Get("Message-ID"), "err", err)
-		return a.status
+		return
 	}
 	rep, verr := a.office.trust.verifier.VerifyContext(ctx, a.m, a.now())
 	a.found = reception.Examine(a.m, rep, verr, a.office.directory, a.office.location)
@@ -81,7 +114,7 @@ func (a *arrival) End(ctx context.Context, env lmtp.Envelope) []lmtp.Status {
 	a.log = a.log.With("qid", queueID(a.m.Header), "id", a.found.Event.Identifier, "kind", a.found.Event.Kind)
 	if a.direct && a.found.Class == reception.Other {
 		a.log.Warn("a message of ours is not certified mail to ourselves: the MTA gets it", "msgid", a.m.Header.Get("Message-ID"))
-		return a.status
+		return
 	}
 	a.name()
 	if err := a.receive(ctx); err != nil {
@@ -90,7 +123,6 @@ func (a *arrival) End(ctx context.Context, env lmtp.Envelope) []lmtp.Status {
 	}
 	a.log.Info("message received", "class", a.found.Class, "recipients", len(a.status), "settled", settledOf(a.status))
 	a.atStep(stepArrived)
-	return a.status
 }
 
 // name calls the recipients as the envelope does.
@@ -280,7 +312,7 @@ func (a *arrival) envelope(ctx context.Context, c choice, findings []points.Find
 		return err
 	}
 	if err := clerk.TakeCharge(ctx, a.found, c.to, ""); err != nil {
-		return err
+		return a.uncertifiable(ctx, c, findings, err)
 	}
 	a.atStep(stepTakenInCharge)
 	if findings == nil {
@@ -300,10 +332,24 @@ func (a *arrival) envelope(ctx context.Context, c choice, findings []points.Find
 	}
 	d, err := a.office.points.delivery.Decide(ctx, delivery.Handover{Provider: a.office.issuer.Name, Event: a.found.Event,
 		Results: results, Findings: findings})
-	if err != nil {
+	if len(d.Outcomes) == 0 {
 		return err
 	}
-	return a.conclude(ctx, c, d.Outcomes, logstore.KeptDelivery)
+	return errors.Join(a.conclude(ctx, c, d.Outcomes, logstore.KeptDelivery), err)
+}
+
+// uncertifiable deals with err, for which no receipt about the envelope was issued. What
+// no receipt of ours can name, no waiting mends: it is as an envelope whose certification
+// data is not as it must be, and goes no other way than ordinary mail.
+func (a *arrival) uncertifiable(ctx context.Context, c choice, findings []points.Finding, err error) error {
+	worst, found := points.Worst(findings)
+	switch {
+	case !errors.Is(err, issue.ErrEvent):
+		return err
+	case found:
+		return a.reject(ctx, c, worst.Reason)
+	}
+	return a.wrap(ctx, c, fmt.Errorf("%w: %w", reception.ErrNoData, err))
 }
 
 // open leaves those of c of whom nothing final is certified yet; the others are
@@ -367,7 +413,8 @@ func (a *arrival) infected(ctx context.Context, c choice, why points.Reason) err
 	for i := range outcomes {
 		outcomes[i] = delivery.Outcome{Kind: pec.KindVirus, Error: pec.ErrorVirus, Detail: why.Italian}
 	}
-	return a.conclude(ctx, c, outcomes, logstore.KeptReception)
+	err = a.conclude(ctx, c, outcomes, logstore.KeptReception)
+	return a.uncertifiable(ctx, c, []points.Finding{{Says: points.Refused, Reason: why}}, err)
 }
 
 // receipt delivers a receipt unchanged and registers its arrival.

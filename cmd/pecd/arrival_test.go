@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"pecd/logstore"
 	"pecd/pec"
 	"pecd/pec/message"
+	"pecd/points"
 	"pecd/points/act"
 	"pecd/points/delivery"
 	"pecd/points/pointstest"
@@ -144,6 +146,66 @@ func TestLettersOfTheMTA(t *testing.T) {
 	}
 }
 
+// TestOneMailboxTwice: the MTA gives a mailbox twice, in two spellings, and the mailbox
+// store would say something else of each. It is asked once, one thing is certified, and
+// the MTA hears the same of both.
+func TestOneMailboxTwice(t *testing.T) {
+	for _, refuses := range []string{"", "u0@BETA.example", "u0@beta.example"} {
+		w := newBeta(t)
+		w.refuses = refuses
+		raw, _ := w.envelopeTo(1)
+		status := w.bring(t.Context(), raw, "u0@beta.example", "u0@BETA.example")
+		if len(status) != 2 || !status[0].OK() || !status[1].OK() {
+			t.Errorf("the MTA hears %v", status)
+		}
+		delivered, failed := w.entries(logstore.EntryType(pec.KindDelivery)), w.entries(logstore.EntryType(pec.KindNonDelivery))
+		if n := w.count(&w.stored); n != delivered || delivered+failed != 1 {
+			t.Errorf("%q refused: %d delivered, %d delivery receipts, %d notices", refuses, n, delivered, failed)
+		}
+	}
+}
+
+// pointThat is a delivery point of others.
+type pointThat func(delivery.Handover) (delivery.Decision, error)
+
+func (p pointThat) Decide(_ context.Context, h delivery.Handover) (delivery.Decision, error) {
+	return p(h)
+}
+
+// TestDeliveryPointFails: a delivery point of others is away, or decides what it may not.
+// What is in the mailbox is certified, and nobody gets it again.
+func TestDeliveryPointFails(t *testing.T) {
+	for name, p := range map[string]pointThat{
+		"away": func(delivery.Handover) (delivery.Decision, error) { return delivery.Decision{}, errors.New("away") },
+		"unlawful": func(h delivery.Handover) (delivery.Decision, error) {
+			d, err := delivery.Builtin{}.Decide(context.Background(), h)
+			for i := range d.Outcomes {
+				d.Outcomes[i].Detail = "\x00"
+			}
+			return d, err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newBeta(t)
+			w.doors.office.Load().points.delivery = delivery.Guard(p)
+			raw, to := w.envelopeTo(2)
+			w.refuses = to[1]
+			for range 3 {
+				if s := w.bring(t.Context(), raw, to...); !s[0].OK() || !s[1].Deferred() {
+					t.Errorf("the MTA hears %v", s)
+				}
+			}
+			if n := w.entries(logstore.EntryType(pec.KindDelivery)); n != 1 || w.count(&w.stored) != 1 {
+				t.Errorf("%d delivery receipts, %d copies", n, w.count(&w.stored))
+			}
+			w.doors.office.Load().points.delivery = delivery.Builtin{} // it is mended
+			if s := w.bring(t.Context(), raw, to...); !s[0].OK() || !s[1].OK() || w.count(&w.stored) != 1 {
+				t.Errorf("the MTA hears %v; %d copies", s, w.count(&w.stored))
+			}
+		})
+	}
+}
+
 // TestStopAfterDelivery: pecd is told to end when the mailbox store has the message.
 // That it has it is certified all the same.
 func TestStopAfterDelivery(t *testing.T) {
@@ -245,5 +307,54 @@ func TestHeaderOverLimit(t *testing.T) {
 	w := newBeta(t)
 	if s := w.bring(t.Context(), []byte(strings.Repeat("A: b\r\n", 10_001)+"\r\nx\r\n"), "bob@beta.example")[0]; s != statusUnreadable {
 		t.Errorf("the MTA hears %v", s)
+	}
+}
+
+// TestUncertifiable: no receipt of ours can name the sender whom an envelope certifies.
+// It is not put off for a day, which would end in a bounce: it is as ordinary mail.
+func TestUncertifiable(t *testing.T) {
+	refused := []points.Finding{{Says: points.Refused, Reason: points.Reason{Cause: points.Policy, Italian: "no", English: "no"}}}
+	for name, tt := range map[string]struct {
+		do        func(*arrival, choice) error
+		anomalies int
+		ok        bool
+		virus     int
+	}{
+		"clean":   {func(a *arrival, c choice) error { return a.envelope(t.Context(), c, nil) }, 1, true, 0},
+		"refused": {func(a *arrival, c choice) error { return a.envelope(t.Context(), c, refused) }, 0, false, 0},
+		"infected": {func(a *arrival, c choice) error {
+			return a.infected(t.Context(), c, points.Reason{Cause: points.Virus, Italian: "Eicar", English: "Eicar"})
+		}, 0, false, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newBeta(t)
+			raw, to := w.envelopeTo(1)
+			m, err := arrivalDoor{w.doors}.Begin(t.Context(), lmtp.Envelope{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a := m.(*arrival)
+			defer a.body.Close()
+			if _, err := a.Write(raw); err != nil {
+				t.Fatal(err)
+			}
+			if a.m, err = message.Read(a.body); err != nil {
+				t.Fatal(err)
+			}
+			rep, err := w.Verifier.Verify(a.m, pointstest.At)
+			a.found = reception.Examine(a.m, rep, err, w.Directory, pointstest.At.Location())
+			a.found.Event.Sender = "jos\u00e9@alfa.example"
+			a.env = lmtp.Envelope{Sender: "alice@alfa.example", Recipients: to}
+			a.status, a.log = []lmtp.Status{statusLater}, w.doors.log
+			if err := tt.do(a, choice{[]int{0}, []pec.Address{pec.Address(to[0])}}); err != nil {
+				t.Error(err)
+			}
+			if s := a.status[0]; s.OK() != tt.ok || s.Deferred() {
+				t.Errorf("the MTA hears %v", s)
+			}
+			if n, v := w.entries(logstore.EntryType(pec.KindAnomaly)), w.entries(logstore.EntryVirus); n != tt.anomalies || v != tt.virus || w.count(&w.mailbox) != n {
+				t.Errorf("%d anomalies, %d copies, %d refusals for a virus", n, w.count(&w.mailbox), v)
+			}
+		})
 	}
 }

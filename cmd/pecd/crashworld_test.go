@@ -50,6 +50,7 @@ type crashWorld struct {
 	mailbox []string // what the mailbox store took
 	stored  []string // for whom
 	slow    func()   // if set, the mailbox store does this before it answers
+	refuses string   // whom the mailbox store refuses for good
 	mta     []string // what the MTA took at the loopback listener
 }
 
@@ -333,7 +334,9 @@ func (m *mailboxMail) End(_ context.Context, env lmtp.Envelope) []lmtp.Status {
 	err := m.w.fault.around(stepStore, func() error {
 		m.w.took(&m.w.mailbox, m.String())
 		for _, r := range env.Recipients {
-			m.w.took(&m.w.stored, r)
+			if r != m.w.refuses {
+				m.w.took(&m.w.stored, r)
+			}
 		}
 		return nil
 	})
@@ -344,7 +347,13 @@ func (m *mailboxMail) End(_ context.Context, env lmtp.Envelope) []lmtp.Status {
 	if err != nil {
 		s = lmtp.Status{Code: 451}
 	}
-	return slices.Repeat([]lmtp.Status{s}, len(env.Recipients))
+	all := slices.Repeat([]lmtp.Status{s}, len(env.Recipients))
+	for i, r := range env.Recipients {
+		if r == m.w.refuses {
+			all[i] = lmtp.Status{Code: 552, Enhanced: [3]int{5, 2, 2}, Text: "full"}
+		}
+	}
+	return all
 }
 
 // playMTA is the loopback listener.

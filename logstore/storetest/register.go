@@ -204,6 +204,29 @@ func testKeysTogether(b *bench) {
 	}
 }
 
+// An act that cannot be beside another is left out, also within a transaction, and makes
+// none of the keys that it looks at.
+func testUnless(b *bench) {
+	one, other, third := KeyOf("k", "1@alfa.example", "a@b.example"), KeyOf("l", "1@alfa.example", "A@B.example"), KeyOf("m", "1@alfa.example", "")
+	other.Recipient = "a@B.example" // the same mailbox
+	act := func(key logstore.Key, unless ...logstore.Key) logstore.Act {
+		a := entry("1@alfa.example", At)
+		a.Keys, a.Unless = []logstore.Key{key}, unless
+		return a
+	}
+	done := b.commit(logstore.Tx{At: At, Acts: []logstore.Act{act(one, other, third), act(other, third, one), act(third, other)}})
+	if !reflect.DeepEqual(done, []bool{true, false, true}) {
+		b.Errorf("done = %v, want the second left out", done)
+	}
+	b.reopen()
+	if done := b.commit(logstore.Tx{At: At, Acts: []logstore.Act{act(other, one)}}); done[0] {
+		b.Error("an act was done beside one with which it cannot be")
+	}
+	if issued, err := b.store.Issued(context.Background(), []logstore.Key{one, other, third}); err != nil || !reflect.DeepEqual(issued, []bool{true, false, true}) {
+		b.Errorf("Issued: %v, %v", issued, err)
+	}
+}
+
 func testLedger(b *bench) {
 	const id = "1@alfa.example"
 	at := func(s int) time.Time { return At.Add(time.Duration(s) * time.Second) }

@@ -29,6 +29,7 @@ func Test(t *testing.T, open func(t *testing.T, dir string) logstore.Store) {
 		{"Once", testOnce},
 		{"OnceWithinTx", testOnceWithinTx},
 		{"KeysTogether", testKeysTogether},
+		{"Unless", testUnless},
 		{"Ledger", testLedger},
 		{"LedgerOrder", testLedgerOrder},
 		{"LedgerSpelling", testLedgerSpelling},

@@ -110,7 +110,7 @@ func arrival(m *message.Message, f reception.Found) reception.Arrival {
 
 func handover() delivery.Handover {
 	return delivery.Handover{Provider: "Beta PEC S.p.A.", Event: event(pec.KindTransport),
-		Results: []delivery.Result{{Recipient: bob, Answer: delivery.Delivered}}}
+		Results: []delivery.Result{{Recipient: bob, Answer: delivery.Never, Code: "5.1.1"}}} // about others it is not asked
 }
 
 // event is one that a system message of the kind certifies.

@@ -169,12 +169,9 @@ func (c *Clerk) TakeCharge(ctx context.Context, f reception.Found, rcpts []pec.A
 // Concluded returns for each of rcpts whether its delivery receipt, non-delivery
 // notice or virus notice is issued: then a further copy is not delivered.
 func (c *Clerk) Concluded(ctx context.Context, f reception.Found, rcpts []pec.Address) ([]bool, error) {
-	ends := []pec.Kind{pec.KindDelivery, pec.KindNonDelivery, pec.KindVirus}
-	keys := make([]logstore.Key, 0, len(ends)*len(rcpts))
+	var keys []logstore.Key
 	for _, r := range rcpts {
-		for _, k := range ends {
-			keys = append(keys, key(k, f, r))
-		}
+		keys = append(keys, others("", key("", f, r))...)
 	}
 	issued, err := c.Store.Issued(ctx, keys)
 	if err != nil {
@@ -182,9 +179,24 @@ func (c *Clerk) Concluded(ctx context.Context, f reception.Found, rcpts []pec.Ad
 	}
 	out := make([]bool, len(rcpts))
 	for i, done := range issued {
-		out[i/len(ends)] = out[i/len(ends)] || done
+		out[i/len(finals)] = out[i/len(finals)] || done
 	}
 	return out, nil
+}
+
+// finals are the last words about a recipient. Whoever commits one of them has the store
+// look for the others in the transaction: no two are said of one recipient.
+var finals = []pec.Kind{pec.KindDelivery, pec.KindNonDelivery, pec.KindVirus}
+
+// others are the keys of the last words about whom k names, but for that of kind.
+func others(kind pec.Kind, k logstore.Key) (keys []logstore.Key) {
+	for _, f := range finals {
+		if f != kind {
+			k.Kind = string(f)
+			keys = append(keys, k)
+		}
+	}
+	return keys
 }
 
 // Deliver issues what a delivery point decided about each of rcpts: a delivery
@@ -208,6 +220,7 @@ func (c *Clerk) Deliver(ctx context.Context, f reception.Found, envelope message
 		}
 		a := c.act(s, f.Provider.Name, "")
 		a.Keys = []logstore.Key{key(o.Kind, f, rcpts[i])}
+		a.Unless = others(o.Kind, a.Keys[0])
 		if o.Kind == pec.KindVirus && !kept {
 			kept = true
 			a.Keep = keep(envelope, o.Detail, source, tx.At)
@@ -221,7 +234,7 @@ func (c *Clerk) Deliver(ctx context.Context, f reception.Found, envelope message
 	// the message again.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTime)
 	defer cancel()
-	// An act that is left out was certified before: nothing is owed.
+	// Of whom an act is left out the last word was said before: nothing is owed.
 	_, err = c.Store.Commit(ctx, tx)
 	return err
 }

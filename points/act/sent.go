@@ -14,6 +14,7 @@ import (
 
 	"pecd/logstore"
 	"pecd/pec"
+	"pecd/pec/message"
 	"pecd/points/delivery"
 	"pecd/points/reception"
 	"pecd/signer"
@@ -110,17 +111,33 @@ func (c *Clerk) sent(ctx context.Context, id pec.Identifier) (ev pec.Event, ok b
 // It does not count about an envelope that also went to ordinary recipients: their
 // servers have seen its ENVID and are bound by nothing, so any of them could make
 // us certify what did not happen. The timeouts of RFC 6109, 3.1.6 tell the sender.
-func (c *Clerk) Bounced(ctx context.Context, b reception.Bounce) (visible bool, err error) {
+//
+// Nor can anything be certified about a message that the register does not have (any
+// more): a store that was restored from a backup. Then no timeout tells him, either.
+//
+// m is the notification itself: it is registered once, however often it comes.
+func (c *Clerk) Bounced(ctx context.Context, b reception.Bounce, m *message.Message) (visible bool, err error) {
 	ev, ok, err := c.sent(ctx, b.Identifier)
-	if err != nil || !ok {
+	if err != nil {
 		return false, err
+	}
+	digest, err := contentDigest(m)
+	if err != nil {
+		return false, err
+	}
+	once := []logstore.Key{{Kind: string(logstore.EntryBounce) + ":" + digest, Identifier: b.Identifier}}
+	if !ok {
+		e := logstore.Entry{Type: logstore.EntryBounce, Identifier: b.Identifier, Recipients: []pec.Recipient{},
+			SendingProvider: c.Issuer.Name, Detail: "the register does not have the message"}
+		_, err = c.Store.Commit(ctx, logstore.Tx{At: c.instant(), Acts: []logstore.Act{{Keys: once, Entry: e}}})
+		return len(b.Failed) > 0, err
 	}
 	ledger, err := c.Store.Awaited(ctx, b.Identifier)
 	if err != nil {
 		return false, err
 	}
 	ev.At, ev.Provider = c.instant(), c.Issuer.Name
-	tx := logstore.Tx{At: ev.At, Acts: []logstore.Act{{Entry: bounceEntry(ev)}}}
+	tx := logstore.Tx{At: ev.At, Acts: []logstore.Act{{Keys: once, Entry: bounceEntry(ev)}}}
 	shared := slices.ContainsFunc(ev.Recipients, func(r pec.Recipient) bool { return r.Type != pec.Certified })
 	for _, f := range b.Failed {
 		r, ok := f.Of(ev.Recipients)
@@ -147,6 +164,9 @@ func (c *Clerk) failure(ev pec.Event, rcpt pec.Address, f reception.Failure) (lo
 		return logstore.Act{}, fmt.Errorf("non-delivery notice: %w", err)
 	}
 	a := c.act(s, c.Issuer.Name, "")
+	// What we said of a recipient of ours stands, though it is still on its way to the
+	// sender. (After a virus notice it is infected that tells him.)
+	a.Unless = others(pec.KindNonDelivery, a.Keys[0])
 	a.Answer = &logstore.Answer{Identifier: ev.Identifier, Recipients: []pec.Address{rcpt}, Kind: pec.KindNonDelivery, First: true}
 	return a, nil
 }
@@ -240,6 +260,10 @@ func (c *Clerk) expire(ctx context.Context, after time.Duration, last bool, pass
 			continue
 		}
 		a, err := c.timeout(ctx, row, at, after, last)
+		if errors.Is(err, errConcluded) {
+			passed[name] = true
+			continue
+		}
 		if errors.Is(err, signer.ErrKeyUnavailable) {
 			wrong, away = cmp.Or(wrong, err), true
 			break
@@ -266,8 +290,21 @@ func (c *Clerk) expire(ctx context.Context, after time.Duration, last bool, pass
 	return !away && len(rows) == limit, wrong
 }
 
-// timeout is the act of issuing the notice about row.
+// errConcluded says that we have said the last word about a recipient ourselves.
+var errConcluded = errors.New("concluded by ourselves")
+
+// timeout is the act of issuing the notice about row. There is none about a recipient of
+// ours of whom we have certified what became of the message: that is on its way, however
+// long the outbox or the MTA keeps it.
 func (c *Clerk) timeout(ctx context.Context, row logstore.Awaited, at time.Time, after time.Duration, last bool) (logstore.Act, error) {
+	own := others("", logstore.Key{Origin: c.Issuer.Name, Identifier: row.Identifier, Recipient: row.Recipient})
+	issued, err := c.Store.Issued(ctx, own)
+	if err != nil {
+		return logstore.Act{}, err
+	}
+	if slices.Contains(issued, true) {
+		return logstore.Act{}, errConcluded
+	}
 	ev, ok, err := c.sent(ctx, row.Identifier)
 	if err == nil && !ok {
 		err = fmt.Errorf("%s waits in the ledger and is not in the register", row.Identifier)
@@ -283,6 +320,7 @@ func (c *Clerk) timeout(ctx context.Context, row logstore.Awaited, at time.Time,
 	}
 	a := c.act(s, c.Issuer.Name, "")
 	a.Keys[0].Kind = fmt.Sprintf("%s:%d", pec.KindTimeout, int(after/time.Hour))
+	a.Unless = own
 	a.Notice = &logstore.Notice{Identifier: row.Identifier, Recipient: row.Recipient, Last: last}
 	return a, nil
 }

@@ -85,16 +85,53 @@ func TestBounced(t *testing.T) {
 		t.Fatalf("%v %+v", ok, b)
 	}
 	for range 2 {
-		if visible, err := d.Bounced(ctx, b); err != nil || visible {
+		if visible, err := d.Bounced(ctx, b, good); err != nil || visible {
 			t.Errorf("visible %v, %v", visible, err)
 		}
 	}
 	if n := d.kinds(t); n[pec.KindNonDelivery] != 1 {
 		t.Errorf("issued %v, want one notice", n)
 	}
+	if n := d.bounces(t, id); n != 1 {
+		t.Errorf("registered %d times, want once", n)
+	}
 	ledger, err := d.store.Awaited(ctx, id)
 	if err != nil || ledger[0].Outcome != pec.KindNonDelivery || ledger[1].Outcome != "" {
 		t.Errorf("ledger %+v, %v", ledger, err)
+	}
+}
+
+// bounces counts the notifications about id in the register.
+func (d *desk) bounces(t *testing.T, id pec.Identifier) (n int) {
+	t.Helper()
+	for _, e := range d.entries(t, id) {
+		if e.Type == logstore.EntryBounce {
+			n++
+		}
+	}
+	return n
+}
+
+// TestBouncedUnknown: a store that was restored does not have a message that we sent.
+// The notification is registered once, and the sender sees it: nobody else tells him.
+func TestBouncedUnknown(t *testing.T) {
+	w := pointstest.New(t)
+	d := newDesk(t, w, w.Alfa)
+	d.Secret = []byte("secret")
+	const lost = pec.Identifier("20261122x@alfa.example")
+	for i, action := range []string{"failed", "failed", "delayed"} {
+		m := bounce(d.EnvelopeID(lost), string(lost), "bob@beta.example "+action)
+		b, ok, err := reception.ReadBounce(m, "", d.Owner)
+		visible, berr := d.Bounced(t.Context(), b, m)
+		if !ok || err != nil || berr != nil || visible != (action == "failed") {
+			t.Errorf("%s: recognised %v, visible %v, %v, %v", action, ok, visible, err, berr)
+		}
+		if n := d.bounces(t, lost); n != 1+i/2 {
+			t.Errorf("registered %d times", n)
+		}
+	}
+	if n := d.kinds(t); len(n) != 0 {
+		t.Errorf("issued %v about what nobody knows", n)
 	}
 }
 
@@ -107,8 +144,9 @@ func TestBouncedShared(t *testing.T) {
 	d.Secret = []byte("secret")
 	id, _ := d.accept(t)
 	for _, failed := range []string{"bob@beta.example failed", "mario@ordinary.example failed", "Mario@elsewhere.example failed"} {
-		b, ok, err := reception.ReadBounce(bounce(d.EnvelopeID(id), string(id), failed), "", d.Owner)
-		if visible, berr := d.Bounced(ctx, b); !ok || err != nil || berr != nil || !visible {
+		m := bounce(d.EnvelopeID(id), string(id), failed)
+		b, ok, err := reception.ReadBounce(m, "", d.Owner)
+		if visible, berr := d.Bounced(ctx, b, m); !ok || err != nil || berr != nil || !visible {
 			t.Errorf("%s: recognised %v, visible %v, %v, %v", failed, ok, visible, err, berr)
 		}
 	}
@@ -130,8 +168,9 @@ func TestRenamed(t *testing.T) {
 	d.Secret = []byte("secret")
 	id, _ := d.accept(t, "bob@beta.example", "bruna@beta.example")
 	d.Issuer.Name, d.renamed = "Alfa Certificata S.r.l.", true
-	b, ok, err := reception.ReadBounce(bounce(d.EnvelopeID(id), string(id), "bob@beta.example failed"), "", d.Owner)
-	if _, berr := d.Bounced(ctx, b); !ok || err != nil || berr != nil {
+	m := bounce(d.EnvelopeID(id), string(id), "bob@beta.example failed")
+	b, ok, err := reception.ReadBounce(m, "", d.Owner)
+	if _, berr := d.Bounced(ctx, b, m); !ok || err != nil || berr != nil {
 		t.Fatalf("%v %v %v", ok, err, berr)
 	}
 	d.later(13 * time.Hour)

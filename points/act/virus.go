@@ -43,6 +43,10 @@ func (c *Clerk) infected(ctx context.Context, f reception.Found, at time.Time) (
 		return nil, fmt.Errorf("non-delivery notice for a virus: %w", err)
 	}
 	a := c.act(s, c.Issuer.Name, "")
+	// Not a virus notice: that may be ours to ourselves, and this is what follows from it.
+	delivered := a.Keys[0]
+	delivered.Kind = string(pec.KindDelivery)
+	a.Unless = []logstore.Key{delivered}
 	a.Answer = &logstore.Answer{Identifier: ev.Identifier, Recipients: []pec.Address{ev.Recipient}, Kind: pec.KindNonDelivery, First: true}
 	return []logstore.Act{a}, nil
 }

@@ -137,11 +137,18 @@ func TestVirusNoticeComesLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := delivery.Outcome{Kind: pec.KindVirus, Error: pec.ErrorVirus, Detail: virus}
-	if err := beta.Deliver(ctx, f, sent[0].Content, logstore.KeptReception, bob, []delivery.Outcome{o}); err != nil {
-		t.Fatal(err)
+	forgetful := newDesk(t, w, w.Beta) // the same provider with an empty register
+	for _, d := range []*desk{beta, forgetful} {
+		if err := d.Deliver(ctx, f, sent[0].Content, logstore.KeptReception, bob, []delivery.Outcome{o}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	stranger := newDesk(t, w, w.Alfa) // the same provider with an empty register
-	for _, out := range beta.outgoing(t) {
+	issued := append(beta.outgoing(t), forgetful.outgoing(t)...)
+	if len(issued) != 2 || issued[0].Kind != pec.KindDelivery || issued[1].Kind != pec.KindVirus {
+		t.Fatalf("%d issued, want one last word each", len(issued))
+	}
+	stranger := newDesk(t, w, w.Alfa)
+	for _, out := range issued {
 		r := alfa.arrive(t, octets(t, out.Content))
 		for _, d := range []*desk{alfa, stranger} {
 			if err := d.Receive(ctx, r, out.MessageID, out.To, ""); err != nil {

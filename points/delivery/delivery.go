@@ -16,8 +16,8 @@ import (
 )
 
 // A Point is a delivery point: the Builtin one, or one that takes its place. Its
-// methods may be called concurrently. An error means doubt: nothing is certified
-// now, and the message is put off.
+// methods may be called concurrently. An error means doubt: of whom the decision then
+// has no outcome nothing is certified now, and the message is put off.
 type Point interface {
 	Decide(ctx context.Context, h Handover) (Decision, error)
 }
@@ -138,53 +138,78 @@ func explain(code string) (string, string, pec.ErrorCode) {
 // put off.
 var ErrUnlawful = errors.New("the delivery point decided what it may not")
 
-// Guard returns p within the bounds of the law: a delivery point of others says
-// in its own words why something was not delivered, and may let a refusal by a
-// check count for nothing only by putting the message off. It cannot certify what
-// did not happen, nor leave uncertified what did.
+// Guard returns p within the bounds of the law: a delivery point of others says in its
+// own words why something was not delivered. It cannot certify what did not happen, nor
+// leave uncertified what did.
+//
+// It is asked about nothing else. All that is not a non-delivery follows from the mailbox
+// store's answer, and is certified without p: if what the store has taken had to wait for
+// p, the store would get the message again with each attempt of the MTA. Whether p fails or
+// decides what it may not, the decision has that with the error.
 func Guard(p Point) Point { return guard{p} }
 
 type guard struct{ Point }
 
 // Decide implements Point.
 func (g guard) Decide(ctx context.Context, h Handover) (Decision, error) {
-	d, err := g.Point.Decide(ctx, h)
+	d, err := Builtin{}.Decide(ctx, h)
 	if err != nil {
 		return Decision{}, err
 	}
-	if len(d.Outcomes) != len(h.Results) {
-		return Decision{}, fmt.Errorf("%w: %d outcomes for %d results", ErrUnlawful, len(d.Outcomes), len(h.Results))
-	}
+	asked := h
+	asked.Results = nil
+	var at []int
 	for i, o := range d.Outcomes {
-		if err := h.lawful(h.Results[i], o); err != nil {
-			return Decision{}, fmt.Errorf("%w: %w", ErrUnlawful, err)
+		if o.Kind == pec.KindNonDelivery {
+			at, asked.Results = append(at, i), append(asked.Results, h.Results[i])
+			d.Outcomes[i] = Outcome{}
 		}
 	}
+	if len(at) == 0 {
+		return d, nil
+	}
+	said, err := g.ask(ctx, asked)
+	if err != nil {
+		return d, err
+	}
+	for j, i := range at {
+		d.Outcomes[i] = said[j]
+	}
 	return d, nil
+}
+
+// ask returns the point's outcomes if they are lawful.
+func (g guard) ask(ctx context.Context, h Handover) ([]Outcome, error) {
+	d, err := g.Point.Decide(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	if len(d.Outcomes) != len(h.Results) {
+		return nil, fmt.Errorf("%w: %d outcomes for %d results", ErrUnlawful, len(d.Outcomes), len(h.Results))
+	}
+	for i, o := range d.Outcomes {
+		if err := lawful(h.Results[i], o); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrUnlawful, err)
+		}
+	}
+	return d.Outcomes, nil
 }
 
 // maxDetail bounds errore-esteso, in octets.
 const maxDetail = 1000
 
-// lawful reports what forbids o after r.
-func (h Handover) lawful(r Result, o Outcome) error {
-	own := h.outcome(r)
-	if o.Kind != own.Kind {
-		return fmt.Errorf("it certifies %q after %s; the rules say %q", o.Kind, r.Answer, own.Kind)
+// lawful reports what keeps o from being the non-delivery that follows on r.
+func lawful(r Result, o Outcome) error {
+	if o.Kind != pec.KindNonDelivery {
+		return fmt.Errorf("it certifies %q after %s; the rules say %q", o.Kind, r.Answer, pec.KindNonDelivery)
 	}
-	if o.Kind == pec.KindNonDelivery {
-		switch o.Error {
-		case pec.ErrorNoDest, pec.ErrorNoDomain, pec.ErrorOther:
-		default:
-			return fmt.Errorf("a non-delivery with the error %q", o.Error)
-		}
-		if o.Detail == "" || len(o.Detail) > maxDetail || strings.ContainsFunc(o.Detail, unicode.IsControl) || !utf8.ValidString(o.Detail) {
-			return fmt.Errorf("the text of a non-delivery must be 1 to %d octets of UTF-8 without control characters", maxDetail)
-		}
-		return nil
+	switch o.Error {
+	case pec.ErrorNoDest, pec.ErrorNoDomain, pec.ErrorOther:
+	default:
+		return fmt.Errorf("a non-delivery with the error %q", o.Error)
 	}
-	if o != own {
-		return fmt.Errorf("it changes what %s says", o.Kind)
+	if o.Detail == "" || len(o.Detail) > maxDetail || strings.ContainsFunc(o.Detail, unicode.IsControl) || !utf8.ValidString(o.Detail) {
+		return fmt.Errorf("the text of a non-delivery must be 1 to %d octets of UTF-8 without control characters", maxDetail)
 	}
 	return nil
 }

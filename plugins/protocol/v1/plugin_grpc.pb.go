@@ -534,7 +534,7 @@ const (
 //
 // DeliveryPoint takes the place of the delivery point (punto di consegna;
 // RFC 6109, 2.2.3): it decides what is certified after the mailbox store's
-// answers.
+// answers. It is asked about those who did not get the message, and will not.
 type DeliveryPointClient interface {
 	// Decide may be called concurrently.
 	Decide(ctx context.Context, in *DeliveryRequest, opts ...grpc.CallOption) (*DeliveryResponse, error)
@@ -564,7 +564,7 @@ func (c *deliveryPointClient) Decide(ctx context.Context, in *DeliveryRequest, o
 //
 // DeliveryPoint takes the place of the delivery point (punto di consegna;
 // RFC 6109, 2.2.3): it decides what is certified after the mailbox store's
-// answers.
+// answers. It is asked about those who did not get the message, and will not.
 type DeliveryPointServer interface {
 	// Decide may be called concurrently.
 	Decide(context.Context, *DeliveryRequest) (*DeliveryResponse, error)
