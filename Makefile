@@ -37,7 +37,7 @@ DEMO     = $(SUDO) bin/demo -dir .demo -pecd bin/pecd $(if $(KEYS),-keys $(KEYS)
 SUDO     = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: packages for-packages
-.PHONY: build test test-sendmail test-outside test-install race fuzz bench chaos soak lint fmt demo demo-up demo-down clean bin/pecd bin/demo
+.PHONY: build test test-all test-with-sendmail test-sendmail test-outside test-install race fuzz bench chaos soak lint fmt demo demo-up demo-down clean bin/pecd bin/demo
 .PHONY: for-build for-demo for-softhsm for-sendmail for-test for-install for-bench as-root
 .NOTPARALLEL:
 
@@ -56,8 +56,13 @@ bin/demo: for-build
 # time, run beside it.
 test: as-root for-test
 	$(GO) vet ./...
-	$(GO) test -count=1 -timeout 15m ./test -mta sendmail -run '^(TestMessage|TestReceiptTypes|TestNonDelivery|TestBounces|TestGate|TestRefused|TestRestart)$$' & sendmail=$$!; \
-	$(GO) test -race -count=1 -timeout 28m -p 3 ./test ./...; status=$$?; wait $$sendmail && exit $$status
+	$(MAKE) --no-print-directory -j 2 -k test-all test-with-sendmail
+
+test-all:
+	$(GO) test -race -count=1 -timeout 28m -p 3 ./test ./...
+
+test-with-sendmail:
+	$(GO) test -count=1 -timeout 15m ./test -mta sendmail -run '^(TestMessage|TestReceiptTypes|TestNonDelivery|TestBounces|TestGate|TestRefused|TestRestart)$$'
 
 test-sendmail: as-root for-test
 	$(GO) test -count=1 -timeout 40m ./test -mta sendmail

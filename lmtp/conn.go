@@ -133,7 +133,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	if _, err := c.r.Peek(1); err != nil {
 		return 0, err
 	}
-	b, _ := c.r.Peek(min(c.r.Buffered(), len(p))) // no error: they are buffered
+	b := c.begun(len(p))
 	if c.line == 0 && !c.mayCommand(b) {
 		return 0, io.EOF
 	}
@@ -156,6 +156,20 @@ func (c *conn) Read(p []byte) (int, error) {
 	taken := copy(p, given)
 	_, err := c.r.Discard(n)
 	return taken, err
+}
+
+// begun returns what has come of a line, up to most octets. MAIL and RCPT it returns whole
+// (see withoutBadNames), unless they are longer or do not come.
+func (c *conn) begun(most int) []byte {
+	for {
+		b, _ := c.r.Peek(min(c.r.Buffered(), most)) // no error: they are buffered
+		if len(b) == most || c.line > 0 || !names(b) || bytes.IndexByte(b, '\n') >= 0 {
+			return b
+		}
+		if _, err := c.r.Peek(len(b) + 1); err != nil {
+			return b // the next read tells
+		}
+	}
 }
 
 // mayCommand counts a command that begins with b. False: it was one too many, and the

@@ -19,7 +19,7 @@ const xtext = `([!-*,-<>-~]|\+(?-i:[2-6][0-9A-F]|7[0-9A-E]))+`
 // sender's server said, of any address type and with octets beyond ASCII. They only name things
 // in reports of delivery, and we send none.
 func withoutBadNames(line []byte) []byte {
-	if len(line) < 4 || !bytes.EqualFold(line[:4], []byte("RCPT")) && !bytes.EqualFold(line[:4], []byte("MAIL")) {
+	if !names(line) {
 		return line
 	}
 	// A quoted local part may hold what looks like a parameter. If a parameter holds a ">",
@@ -41,4 +41,9 @@ func withoutBadNames(line []byte) []byte {
 		return line
 	}
 	return append(good, '\r', '\n')
+}
+
+// names reports whether a command that begins with b names sender or recipient.
+func names(b []byte) bool {
+	return len(b) >= 4 && (bytes.EqualFold(b[:4], []byte("RCPT")) || bytes.EqualFold(b[:4], []byte("MAIL")))
 }

@@ -224,3 +224,27 @@ func TestSleep(t *testing.T) {
 		}
 	}
 }
+
+// A slicer is a listener whose connections are read a few octets at a time.
+type slicer struct{ net.Listener }
+
+func (s slicer) Accept() (net.Conn, error) {
+	c, err := s.Listener.Accept()
+	return sliced{c}, err
+}
+
+type sliced struct{ net.Conn }
+
+func (c sliced) Read(p []byte) (int, error) { return c.Conn.Read(p[:min(len(p), 7)]) }
+
+// TestBadNamesInPieces: a line that comes in pieces is looked at as a whole.
+func TestBadNamesInPieces(t *testing.T) {
+	l := slicer{listen(t)}
+	c := dial(t, l.Addr().String())
+	serve(t, l, lmtp.Options{Backend: newRecorder(), Sleep: func(time.Duration) {}})
+	c.expect("220")
+	c.cmd("LHLO mx", "250")
+	c.cmd("MAIL FROM:<a@b> ENVID=perch+C3+A9", "250")
+	c.cmd("RCPT TO:<c@d> ORCPT=x400;/C=it/", "250")
+	c.cmd("QUIT", "221")
+}

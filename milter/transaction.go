@@ -17,9 +17,10 @@ const (
 	maxHeader     = 1<<20 - 64<<10 // octets of all fields
 	maxFields     = 10_000 - 100
 	maxRecipients = 10_000
-	// Octets that recipients take, those of one message and those of all messages that
-	// are under way at a door.
+	// Octets that recipients take: those of one message, those that each message has of its
+	// own, and what all that are under way at a door may take beyond that.
 	maxAddresses    = 1 << 20
+	ownAddresses    = 96 << 10
 	maxAllAddresses = 32 << 20
 	perAddress      = 32 // octets that each takes beside its own
 	// keptHeader is how much of the fields is kept before it is written.
@@ -39,7 +40,10 @@ var (
 	errPanic      = errors.New("the backend panicked")
 )
 
-var tooManyRecipients = Verdict{Defer, "452 4.5.3 Too many recipients"}
+var (
+	tooManyRecipients = Verdict{Defer, "452 4.5.3 Too many recipients"}
+	tooManyUnderWay   = Verdict{Defer, "452 4.3.1 Too many recipients of other messages are under way, try again later"}
+)
 
 func errOutside(code gomilter.Code) error {
 	return fmt.Errorf("%w: %q outside a message", errProtocol, code)
@@ -59,6 +63,7 @@ type transaction struct {
 	sender     string
 	recipients []string
 	addresses  int64 // octets that recipients take
+	full       bool  // a recipient was put off because of their number
 
 	msg     Message // nil before Begin and after its end
 	header  []byte  // fields that are not written yet
@@ -107,34 +112,48 @@ func (t *transaction) envelope() Envelope {
 }
 
 func (t *transaction) addRecipient(to string) {
-	if !t.hasRoom(to) {
-		t.fail(tooManyRecipients, errRecipients)
+	if refusal, room := t.room(to); !room {
+		t.fail(refusal, errRecipients)
 		return
 	}
 	t.recipients = append(t.recipients, to)
+	t.sess.s.addresses.Add(shared(t.addresses+taken(to)) - shared(t.addresses))
 	t.addresses += taken(to)
-	t.sess.s.addresses.Add(taken(to))
 }
 
-// hasRoom reports whether one more recipient may be taken.
-func (t *transaction) hasRoom(to string) bool {
-	return len(t.recipients) < maxRecipients && t.addresses+taken(to) <= maxAddresses &&
-		t.sess.s.addresses.Load()+taken(to) <= maxAllAddresses
+// room reports whether one more recipient may be taken, and if not what to say.
+func (t *transaction) room(to string) (refusal Verdict, ok bool) {
+	after := t.addresses + taken(to)
+	if len(t.recipients) >= maxRecipients || after > maxAddresses {
+		return tooManyRecipients, false
+	}
+	more := shared(after) - shared(t.addresses)
+	if more > 0 && t.sess.s.addresses.Load()+more > maxAllAddresses {
+		return tooManyUnderWay, false
+	}
+	return Verdict{}, true
 }
+
+// shared is what a message whose recipients take n octets takes of what all share.
+func shared(n int64) int64 { return max(0, n-ownAddresses) }
 
 // taken is how many octets a recipient takes.
 func taken(to string) int64 { return int64(len(to)) + perAddress }
 
 // forgetRecipients is called at the end of the transaction.
 func (t *transaction) forgetRecipients() {
-	t.sess.s.addresses.Add(-t.addresses)
+	t.sess.s.addresses.Add(-shared(t.addresses))
 	t.recipients, t.addresses = nil, 0
 }
 
 // checkRecipient asks the backend about one recipient, and takes it if it may.
 func (t *transaction) checkRecipient(to string) (v Verdict) {
-	if !t.hasRoom(to) {
-		return tooManyRecipients
+	if refusal, room := t.room(to); !room {
+		if !t.full {
+			t.full = true
+			t.sess.s.opts.Log.Warn("milter: too many recipients: some are put off", "taken", len(t.recipients), "qid", t.sess.queueID())
+		}
+		return refusal
 	}
 	ctx, cancel := t.sess.context()
 	defer cancel()

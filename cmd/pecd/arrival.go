@@ -119,7 +119,8 @@ func (a *arrival) arrive(ctx context.Context) {
 	a.name()
 	if err := a.receive(ctx); err != nil {
 		a.log.Error("message put off", "msgid", a.m.Header.Get("Message-ID"), "err", err)
-		a.doubt.Store(true)
+		a.doubtStore.Store(true)
+		a.doubtKey.Store(true)
 	}
 	a.log.Info("message received", "class", a.found.Class, "recipients", len(a.status), "settled", settledOf(a.status))
 	a.atStep(stepArrived)

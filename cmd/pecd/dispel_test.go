@@ -159,7 +159,7 @@ func TestReceiptWhileKeyAway(t *testing.T) {
 	if s := w.bring(t.Context(), signed(t, w.Alfa, d, err), "bob@beta.example")[0]; !s.OK() {
 		t.Errorf("of a receipt the MTA hears %v", s)
 	}
-	if !w.doors.doubt.Load() {
+	if !w.doors.doubtKey.Load() {
 		t.Error("nobody has made sure of the key")
 	}
 }

@@ -42,8 +42,9 @@ type doors struct {
 	atStep  func(string)
 	time    clockGuard
 	watch   *availability.Stopwatch
-	turns   turns       // of messages that arrive, by their digest
-	doubt   atomic.Bool // an arrival could not be settled: see dispel
+	turns   turns // of messages that arrive, by their digest
+	// An arrival could not be settled: of what must be made sure, see dispel.
+	doubtStore, doubtKey atomic.Bool
 	// storeTime is how long the mailbox store may take for one message; zero means
 	// storeTime, the constant.
 	storeTime time.Duration
@@ -288,18 +289,17 @@ func addresses(list []string) []pec.Address {
 // each attempt of the MTA would leave one more copy in the mailbox: with the key away, or
 // a disk that has room for little.
 func (d *doors) dispel(ctx context.Context, signs bool) error {
-	if !d.doubt.Load() {
-		return nil
+	if signs && d.doubtKey.Load() {
+		if err := d.office.Load().clerk.Signer.Try(ctx, d.now()); err != nil {
+			return fmt.Errorf("a trial signature after a failure: %w", err)
+		}
+		d.doubtKey.Store(false)
 	}
-	away := d.office.Load().clerk.Signer.Try(ctx, d.now())
-	if away != nil && signs {
-		return fmt.Errorf("a trial signature after a failure: %w", away)
-	}
-	if err := d.store.Try(ctx); err != nil {
-		return fmt.Errorf("a trial commit after a failure: %w", err)
-	}
-	if away == nil {
-		d.doubt.Store(false)
+	if d.doubtStore.Load() {
+		if err := d.store.Try(ctx); err != nil {
+			return fmt.Errorf("a trial commit after a failure: %w", err)
+		}
+		d.doubtStore.Store(false)
 	}
 	return nil
 }

@@ -68,6 +68,7 @@ type story struct {
 	envelopes, acceptances []logstore.Entry
 	order                  []*fate
 	fates                  map[string]*fate
+	named                  []pec.Address   // the message's recipients
 	told                   map[string]bool // digests of our notices to a sender of ours
 	findings               []Finding
 }
@@ -83,13 +84,24 @@ type fate struct {
 	told, toldInfected, warned, expired                    int
 }
 
-func (s *story) fate(a pec.Address) *fate {
-	f := s.fates[a.Key()]
-	for i := 0; f == nil && i < len(s.order); i++ {
-		if s.order[i].address.Folded() == a.Folded() { // as another provider wrote it
-			f = s.order[i]
+// meant is the recipient whom another provider wrote as a, in other letters.
+func (s *story) meant(a pec.Address) pec.Address {
+	for _, r := range s.named {
+		if r.Same(a) {
+			return a
 		}
 	}
+	for _, r := range s.named {
+		if r.Folded() == a.Folded() {
+			return r
+		}
+	}
+	return a
+}
+
+func (s *story) fate(a pec.Address) *fate {
+	a = s.meant(a)
+	f := s.fates[a.Key()]
 	if f == nil {
 		f = &fate{address: a}
 		s.fates[a.Key()] = f
@@ -104,7 +116,12 @@ func (s *story) find(seq int64, rcpt pec.Address, explained bool, format string,
 
 // read takes in one entry.
 func (s *story) read(e logstore.Entry) {
-	s.named(e)
+	if len(s.named) == 0 {
+		for _, r := range e.Recipients {
+			s.named = append(s.named, r.Address)
+		}
+	}
+	s.whom(e)
 	switch e.Type {
 	case logstore.EntryType(pec.KindTransport):
 		s.envelopes = append(s.envelopes, e)
@@ -174,8 +191,8 @@ func (s *story) heard(e logstore.Entry) {
 	}
 }
 
-// named wants whom an entry is about among the certified recipients that it names.
-func (s *story) named(e logstore.Entry) {
+// whom wants whom an entry is about among the certified recipients that it names.
+func (s *story) whom(e logstore.Entry) {
 	if len(e.Recipients) == 0 || !pec.Kind(e.Type).Valid() && e.Type != logstore.EntryReceived {
 		return
 	}

@@ -221,6 +221,11 @@ func (c *Clerk) Deliver(ctx context.Context, f reception.Found, envelope message
 		a := c.act(s, f.Provider.Name, "")
 		a.Keys = []logstore.Key{key(o.Kind, f, rcpts[i])}
 		a.Unless = others(o.Kind, a.Keys[0])
+		if o.Kind != pec.KindVirus && f.Provider.Name == c.Issuer.Name {
+			// The message is of a user of ours: no notice of 12 or 24 hours must contradict
+			// this, however long the receipt is on its way to him.
+			a.Answer = &logstore.Answer{Identifier: f.Event.Identifier, Recipients: []pec.Address{rcpts[i]}, Kind: o.Kind}
+		}
 		if o.Kind == pec.KindVirus && !kept {
 			kept = true
 			a.Keep = keep(envelope, o.Detail, source, tx.At)

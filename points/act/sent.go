@@ -260,10 +260,6 @@ func (c *Clerk) expire(ctx context.Context, after time.Duration, last bool, pass
 			continue
 		}
 		a, err := c.timeout(ctx, row, at, after, last)
-		if errors.Is(err, errConcluded) {
-			passed[name] = true
-			continue
-		}
 		if errors.Is(err, signer.ErrKeyUnavailable) {
 			wrong, away = cmp.Or(wrong, err), true
 			break
@@ -290,21 +286,8 @@ func (c *Clerk) expire(ctx context.Context, after time.Duration, last bool, pass
 	return !away && len(rows) == limit, wrong
 }
 
-// errConcluded says that we have said the last word about a recipient ourselves.
-var errConcluded = errors.New("concluded by ourselves")
-
-// timeout is the act of issuing the notice about row. There is none about a recipient of
-// ours of whom we have certified what became of the message: that is on its way, however
-// long the outbox or the MTA keeps it.
+// timeout is the act of issuing the notice about row.
 func (c *Clerk) timeout(ctx context.Context, row logstore.Awaited, at time.Time, after time.Duration, last bool) (logstore.Act, error) {
-	own := others("", logstore.Key{Origin: c.Issuer.Name, Identifier: row.Identifier, Recipient: row.Recipient})
-	issued, err := c.Store.Issued(ctx, own)
-	if err != nil {
-		return logstore.Act{}, err
-	}
-	if slices.Contains(issued, true) {
-		return logstore.Act{}, errConcluded
-	}
 	ev, ok, err := c.sent(ctx, row.Identifier)
 	if err == nil && !ok {
 		err = fmt.Errorf("%s waits in the ledger and is not in the register", row.Identifier)
@@ -320,7 +303,6 @@ func (c *Clerk) timeout(ctx context.Context, row logstore.Awaited, at time.Time,
 	}
 	a := c.act(s, c.Issuer.Name, "")
 	a.Keys[0].Kind = fmt.Sprintf("%s:%d", pec.KindTimeout, int(after/time.Hour))
-	a.Unless = own
 	a.Notice = &logstore.Notice{Identifier: row.Identifier, Recipient: row.Recipient, Last: last}
 	return a, nil
 }

@@ -190,7 +190,7 @@ func (e evidence) from() (pec.Address, error) {
 func loose(h *message.Header) (pec.Address, bool) {
 	value := strings.TrimSpace(h.Get("From"))
 	i := strings.LastIndexByte(value, '<')
-	if h.Count("From") != 1 || i < 0 || strings.ContainsAny(value[:i], "<>:;,") {
+	if h.Count("From") != 1 || i < 0 || strings.ContainsAny(value[:i], "<>;,") {
 		return "", false
 	}
 	a, err := mail.ParseAddress(value[i:])

@@ -134,6 +134,7 @@ func TestLooseFrom(t *testing.T) {
 		"posta-certificata@beta.example <posta-certificata@beta.example>":                    reception.Receipt,
 		"a@b, posta-certificata@beta.example <posta-certificata@beta.example>":               reception.Other,
 		"<a@b> posta-certificata@beta.example <posta-certificata@beta.example>":              reception.Other,
+		"Per conto di: a@b <posta-certificata@beta.example>":                                 reception.Receipt,
 		"a@b <posta-certificata@alfa.example>":                                               reception.Other,
 		"a@b <posta-certificata@beta.example> x":                                             reception.Other,
 		"a@b <>":                                                                             reception.Other,
