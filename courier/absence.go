@@ -37,13 +37,6 @@ func (a *absence) lasts() bool {
 	return a.shut
 }
 
-// tried reports whether the listener could not be reached, and it is time to try again.
-func (a *absence) tried() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.failures > 0 && !a.shut
-}
-
 // fail says that a connection could not be made, and returns the how many-th time that
 // is; zero if the listener is there and keeps other connections. Several who dialled at
 // the same time count once.

@@ -10,7 +10,6 @@ package courier
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -222,11 +221,7 @@ func (d *dispatch) run(ctx context.Context) {
 		case <-timer.C:
 			d.next, d.fetch = time.Time{}, true
 		case <-c.absence.over:
-			if c.absence.tried() {
-				d.oldest()
-			} else {
-				d.anew()
-			}
+			d.anew()
 		case <-ctx.Done():
 		}
 		timer.Stop()
@@ -257,23 +252,12 @@ func (d *dispatch) finished(r result) {
 		d.waiting[r.id] = true
 		return // the store has nothing new to tell
 	}
-	if d.courier.absence.tried() { // what was to try the listener went straight
-		d.oldest()
-	}
 	if !r.park.IsZero() {
 		d.parked[r.id] = r.park
 		d.lookAt(r.park)
 	}
 	// It may have been put off, or given back by a sender that must end.
 	d.fetch = true
-}
-
-// oldest lets the one try the listener that has waited longest.
-func (d *dispatch) oldest() {
-	if len(d.waiting) > 0 {
-		delete(d.waiting, slices.Min(slices.Collect(maps.Keys(d.waiting))))
-		d.fetch = true
-	}
 }
 
 // anew begins again with what has been due longest, also before what is fetched
