@@ -118,7 +118,7 @@ func (m *MailServer) dovecotPID() int {
 }
 
 func stopDovecot(ctx context.Context, m *MailServer) error {
-	return terminate(ctx, "Dovecot of "+m.Domain, m.dovecotPID)
+	return terminate(ctx, "Dovecot of "+m.Domain, m.dovecotPID, stopTimeout)
 }
 
 // StopDovecot stops the server's Dovecot: the mailbox store is down.

@@ -341,11 +341,11 @@ func (p *Pecd) Signal(sig syscall.Signal) error {
 	return syscall.Kill(pid, sig)
 }
 
-// Stop sends SIGTERM and waits for the end. A pecd that does not end within 30 s
-// is killed, which is an error.
+// Stop sends SIGTERM and waits for the end. A pecd that does not end within
+// 200 s is killed, which is an error.
 func (p *Pecd) Stop(ctx context.Context) error {
 	p.expectEnd()
-	return terminate(ctx, "pecd with "+p.ConfigFile, p.PID)
+	return terminate(ctx, "pecd with "+p.ConfigFile, p.PID, pecdStopTimeout)
 }
 
 // Kill sends SIGKILL and waits for the end: the crash.

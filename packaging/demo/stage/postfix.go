@@ -183,7 +183,7 @@ func (m *MailServer) mtaPID() int {
 }
 
 func (s *Stage) stopMTA(ctx context.Context, m *MailServer) error {
-	err := terminate(ctx, "the MTA of "+m.Domain, m.mtaPID)
+	err := terminate(ctx, "the MTA of "+m.Domain, m.mtaPID, stopTimeout)
 	if m.Sendmail != nil {
 		err = errors.Join(err, m.endSessions(ctx))
 	}

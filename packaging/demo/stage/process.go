@@ -19,8 +19,11 @@ import (
 
 const (
 	startTimeout = 60 * time.Second // of one server; a loaded machine is slow, not broken
-	stopTimeout  = 30 * time.Second // of one server; pecd may drain for 20 s
-	pollInterval = 20 * time.Millisecond
+	stopTimeout  = 30 * time.Second // of one server
+	// pecd finishes what is under way, also where a mailbox store does not answer: as
+	// long as its unit allows (TimeoutStopSec).
+	pecdStopTimeout = 200 * time.Second
+	pollInterval    = 20 * time.Millisecond
 )
 
 // until polls f until it is true. It returns ctx's error if that comes first.
@@ -107,14 +110,14 @@ func pidOf(file, root string) int {
 	return pid
 }
 
-// terminate asks a process to end and waits until it has; after the time is up
+// terminate asks a process to end and waits until it has; when its patience is over
 // it kills it and says so.
-func terminate(ctx context.Context, what string, pid func() int) error {
+func terminate(ctx context.Context, what string, pid func() int, patience time.Duration) error {
 	p := pid()
 	if p == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := syscall.Kill(p, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("%s: %w", what, err)
