@@ -39,7 +39,9 @@ SUDO     = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 .PHONY: packages for-packages
 .PHONY: build test test-all test-with-sendmail test-sendmail test-outside test-install race fuzz bench chaos soak lint fmt demo demo-up demo-down clean bin/pecd bin/demo
 .PHONY: for-build for-demo for-softhsm for-sendmail for-test for-install for-bench as-root
+ifndef BESIDE
 .NOTPARALLEL:
+endif
 
 build: bin/pecd
 
@@ -56,7 +58,7 @@ bin/demo: for-build
 # time, run beside it.
 test: as-root for-test
 	$(GO) vet ./...
-	$(MAKE) --no-print-directory -j 2 -k test-all test-with-sendmail
+	$(MAKE) --no-print-directory BESIDE=yes -j 2 -k test-all test-with-sendmail
 
 test-all:
 	$(GO) test -race -count=1 -timeout 28m -p 3 ./test ./...
