@@ -61,7 +61,7 @@ test: as-root for-test
 	$(MAKE) --no-print-directory BESIDE=yes -j 2 -k test-all test-with-sendmail
 
 test-all:
-	$(GO) test -race -count=1 -timeout 28m -p 3 ./test ./...
+	$(GO) test -race -count=1 -timeout 40m -p 3 ./test ./...
 
 test-with-sendmail:
 	$(GO) test -count=1 -timeout 15m ./test -mta sendmail -run '^(TestMessage|TestReceiptTypes|TestNonDelivery|TestBounces|TestGate|TestRefused|TestRestart)$$'
