@@ -6,6 +6,7 @@ package consistency
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,7 +69,7 @@ type story struct {
 	envelopes, acceptances []logstore.Entry
 	order                  []*fate
 	fates                  map[string]*fate
-	named                  []pec.Address   // the message's recipients
+	named                  []pec.Recipient // the message's recipients
 	told                   map[string]bool // digests of our notices to a sender of ours
 	findings               []Finding
 }
@@ -86,15 +87,8 @@ type fate struct {
 
 // meant is the recipient whom another provider wrote as a, in other letters.
 func (s *story) meant(a pec.Address) pec.Address {
-	for _, r := range s.named {
-		if r.Same(a) {
-			return a
-		}
-	}
-	for _, r := range s.named {
-		if r.Folded() == a.Folded() {
-			return r
-		}
+	if i := find(s.named, a); i >= 0 && !s.named[i].Address.Same(a) {
+		return s.named[i].Address
 	}
 	return a
 }
@@ -117,9 +111,7 @@ func (s *story) find(seq int64, rcpt pec.Address, explained bool, format string,
 // read takes in one entry.
 func (s *story) read(e logstore.Entry) {
 	if len(s.named) == 0 {
-		for _, r := range e.Recipients {
-			s.named = append(s.named, r.Address)
-		}
+		s.named = e.Recipients
 	}
 	s.whom(e)
 	switch e.Type {
@@ -200,22 +192,19 @@ func (s *story) whom(e logstore.Entry) {
 		if a == "" {
 			continue
 		}
-		if t, ok := typeOf(e.Recipients, a); !ok {
+		if i := find(e.Recipients, a); i < 0 {
 			s.find(e.Seq, a, false, "%s about somebody who is no recipient of the message", e.Type)
-		} else if t != pec.Certified {
+		} else if e.Recipients[i].Type != pec.Certified {
 			s.find(e.Seq, a, false, "%s about a recipient of ordinary mail", e.Type)
 		}
 	}
 }
 
-// typeOf looks for a as it is, and then as another provider may have written it.
-func typeOf(list []pec.Recipient, a pec.Address) (pec.RecipientType, bool) {
-	for _, same := range []func(pec.Address) bool{a.Same, func(b pec.Address) bool { return a.Folded() == b.Folded() }} {
-		for _, r := range list {
-			if same(r.Address) {
-				return r.Type, true
-			}
-		}
+// find returns the place of a in list, as it is or as another provider may have written
+// it; -1 if it is not there.
+func find(list []pec.Recipient, a pec.Address) int {
+	if i := slices.IndexFunc(list, func(r pec.Recipient) bool { return r.Address.Same(a) }); i >= 0 {
+		return i
 	}
-	return "", false
+	return slices.IndexFunc(list, func(r pec.Recipient) bool { return r.Address.Folded() == a.Folded() })
 }

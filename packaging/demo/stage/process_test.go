@@ -214,7 +214,6 @@ func TestPecdStartsAndStops(t *testing.T) {
 	}
 }
 
-// A ready line of an earlier run does not count.
 // What a pecd says that may not write files is in the log all the same, if it comes by a pipe.
 func TestPecdPiped(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -233,6 +232,7 @@ func TestPecdPiped(t *testing.T) {
 	}
 }
 
+// A ready line of an earlier run does not count.
 func TestPecdThatEndsIsNotReady(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
