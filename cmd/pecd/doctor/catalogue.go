@@ -27,7 +27,7 @@ var catalogue = map[string]Entry{
 	"config": {Error, "The configuration cannot be used", "pecd does not start with it, and a reload keeps the old one.", "pecd config check --config {config}"},
 	"load":   {Error, "Something that the configuration names cannot be used", "pecd does not start with it, and a reload keeps the old one.", "pecd config check --config {config}"},
 	"key":    {Error, "Key or certificate cannot be used", "Without a key that matches its certificate nothing can be signed, and pecd does not start.", "pecd config check --config {config}"},
-	"hsm": {Error, "The hardware module cannot be reached", "Without it nothing is signed; all mail waits at the MTA.",
+	"hsm": {Error, "The hardware module cannot be reached", "Without it nothing is signed: what needs a signature waits at the MTA.",
 		"pkcs11-tool --module MODULE --list-slots (signer.module in {config})"},
 	"private-owner":        {Error, "A file that only pecd may read belongs to another user", "Root can read it and the daemon cannot: it does not start, or cannot do what it needs the file for.", "chown pecd: FILE; chmod 600 FILE"},
 	"certificate-ends":     {Error, "A certificate has ended or ends soon", "Receivers refuse what is signed after its end, and pecd does not start.", "have it renewed; set signer.next in {config}"},
