@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"os"
+	"runtime"
 	"slices"
 	"syscall"
 	"testing"
 	"time"
+	"weak"
 )
 
 // TestHangup: SIGHUP before the daemon is ready waits for it, and while it drains it
@@ -53,4 +55,22 @@ func TestPastInstallations(t *testing.T) {
 	if !slices.Equal(gone, []int{0, 1, 2, 3, 4}) {
 		t.Errorf("at the end %v are gone", gone)
 	}
+}
+
+// TestPastIsSmall: of an installation that is kept only to be let go of, the directory
+// and the rest go when nobody uses them any more.
+func TestPastIsSmall(t *testing.T) {
+	in, err := load(context.Background(), newSite(t).config, look)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{}
+	d.succeed(time.Now(), in.letGo())
+	whole, directory := weak.Make(in), weak.Make(in.directory)
+	in = nil
+	runtime.GC()
+	if whole.Value() != nil || directory.Value() != nil {
+		t.Errorf("the installation is kept: %v, its directory: %v", whole.Value() != nil, directory.Value() != nil)
+	}
+	d.release()
 }

@@ -78,15 +78,24 @@ func load(ctx context.Context, file string, l loading) (*installation, error) {
 
 // close lets go of what the installation holds: sessions of a hardware module,
 // fetches that run.
-func (in *installation) close() error {
+func (in *installation) close() error { return in.letGo()() }
+
+// letGo returns what close does, to be done later. It keeps that alone, and not the
+// directory and the rest, which may be large.
+func (in *installation) letGo() func() error {
+	stop := func() {}
 	if in.trust != nil {
-		in.trust.revocation.Close()
+		stop = in.trust.revocation.Close
 	}
-	var errs []error
-	for _, t := range in.signer.Terms() {
-		errs = append(errs, t.Identity.Close())
+	terms := in.signer.Terms()
+	return func() error {
+		stop()
+		var errs []error
+		for _, t := range terms {
+			errs = append(errs, t.Identity.Close())
+		}
+		return errors.Join(errs...)
 	}
-	return errors.Join(errs...)
 }
 
 // loadSigner reads the key and certificate in force and, where one is set, the one

@@ -173,7 +173,7 @@ func (d *daemon) enforce(ctx context.Context, in *installation) {
 		cancel()
 		<-done
 	}
-	d.succeed(time.Now(), in.close)
+	d.succeed(time.Now(), in.letGo())
 }
 
 // keepPast is for how long an installation is kept that is not in force any more:
@@ -187,7 +187,7 @@ type past struct {
 }
 
 // succeed notes how to let go of the installation now in force, and lets go of those
-// that were in force long ago: each holds a directory, revocation lists and a key.
+// that were in force long ago: each holds revocation lists and a key.
 // Not the clock of certification, which may jump, says how long ago.
 func (d *daemon) succeed(now time.Time, letGo func() error) {
 	if d.letGo != nil {

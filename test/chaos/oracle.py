@@ -315,6 +315,7 @@ class Judge:
     # What is certified is the second in which something happened, and clients look at their
     # clocks before and after it.
     TOLERANCE = 2
+    JUMP = 5 * 3600  # a clock jumps by five hours at most
 
     def accepted_when(self, s, r):
         """An acceptance falls into an attempt, by the clock of who issued it. pecd may go on with one
@@ -323,16 +324,18 @@ class Judge:
         for begin, end in s["unknown"]:
             ends = [f["end"] for f in self.world["faults"] if f["begin"] <= end <= f["end"] and self.label(s["from"]) in f["target"].split()]
             spans.append((begin - self.TOLERANCE, max([end] + ends) + 20))
-        if any(a <= r.at <= b for a, b in spans) or self.jumped(r.system, min(a for a, _ in spans), max(b for _, b in spans)):
+        back, ahead = self.drift(r.system, min(a for a, _ in spans), max(b for _, b in spans))
+        if any(a - back <= r.at <= b + ahead for a, b in spans):
             return
         self.wrong("%s: %s certifies that it was accepted at %s, outside of all attempts: %s" %
                    (s["msgid"], r.path, clock(r.at), ", ".join("%s to %s" % (clock(a), clock(b)) for a, b in spans)))
 
-    def jumped(self, system, begin, end):
-        """Whether the clock of a provider, known by its mailbox, was wrong at any time between."""
+    def drift(self, system, begin, end):
+        """By how much, back and ahead, the clock of a provider, known by its mailbox, can have been
+        wrong at any time between."""
         target = "pecd " + self.label(system)
-        return any(f["kind"].startswith("clock jumps") and f["target"] == target and f["begin"] - 1 <= end and f["end"] + 1 >= begin
-                   for f in self.world["faults"])
+        kinds = [f["kind"] for f in self.world["faults"] if f["target"] == target and f["begin"] - 1 <= end and f["end"] + 1 >= begin]
+        return self.JUMP * ("clock jumps back" in kinds), self.JUMP * ("clock jumps ahead" in kinds)
 
     def certified(self, to):
         return to in self.world["certified"] or to in self.world["nobody"]
@@ -425,9 +428,11 @@ class Judge:
             return
         begin = min(a for a, _ in s["accepted"] + s["unknown"])
         if not begin - self.TOLERANCE <= m.at <= m.time + self.TOLERANCE:
-            if not self.jumped(m.system, begin, m.time):
-                self.wrong("%s: certifies the instant %s, and it can only have been from %s to %s" % (here, clock(m.at), clock(begin), clock(m.time)))
-            self.counts["certified while the clock had jumped"] += 1
+            back, ahead = self.drift(m.system, begin, m.time)
+            if begin - back - self.TOLERANCE <= m.at <= m.time + ahead + self.TOLERANCE:
+                self.counts["certified while the clock had jumped"] += 1
+            else:
+                self.wrong("%s: certifies the instant %s, and it can only have been from %s to %s" % (here, clock(m.at), clock(begin - back), clock(m.time + ahead)))
         if m.identifier not in self.accepted:
             self.wrong("%s: there is no acceptance receipt" % here)
         elif self.accepted[m.identifier].msgid != m.msgid:
