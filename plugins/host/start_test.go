@@ -59,7 +59,7 @@ func TestStartFails(t *testing.T) {
 	} {
 		o, _ := options(t)
 		o.StartTimeout = 10 * time.Second
-		if name == "silent" || name == "hangs" {
+		if name == "silent" { // the others must get beyond the handshake, however slow the machine
 			o.StartTimeout = time.Second
 		}
 		c.spec.Name = "luna"
