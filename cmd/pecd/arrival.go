@@ -108,37 +108,35 @@ func (a *arrival) arrive(ctx context.Context) {
 		a.log.Error("message put off", "msgid", a.m.Header.Get("Message-ID"), "err", err)
 		return
 	}
+	a.log = a.log.With("qid", queueID(a.m.Header))
 	rep, verr := a.office.trust.verifier.VerifyContext(ctx, a.m, a.now())
 	a.found = reception.Examine(a.m, rep, verr, a.office.directory, a.office.location)
+	if err := a.each(ctx, rep); err != nil {
+		a.putOff(err)
+	}
+}
+
+// dealWith deals with the message as what was found.
+func (a *arrival) dealWith(ctx context.Context) {
 	a.metrics.arrivals.WithLabelValues(a.found.Class.String()).Inc()
-	a.log = a.log.With("qid", queueID(a.m.Header), "id", a.found.Event.Identifier, "kind", a.found.Event.Kind)
+	a.log = a.log.With("id", a.found.Event.Identifier, "kind", a.found.Event.Kind)
 	if a.direct && a.found.Class == reception.Other {
 		a.log.Warn("a message of ours is not certified mail to ourselves: the MTA gets it", "msgid", a.m.Header.Get("Message-ID"))
 		return
 	}
 	a.name()
 	if err := a.receive(ctx); err != nil {
-		a.log.Error("message put off", "msgid", a.m.Header.Get("Message-ID"), "err", err)
-		a.doubtStore.Store(true)
-		a.doubtKey.Store(true)
+		a.putOff(err)
 	}
 	a.log.Info("message received", "class", a.found.Class, "recipients", len(a.status), "settled", settledOf(a.status))
 	a.atStep(stepArrived)
 }
 
-// name calls the recipients as the envelope does.
-func (a *arrival) name() {
-	rcpts := addresses(a.env.Recipients)
-	for i, n := range a.found.Names(rcpts) {
-		if n == rcpts[i] {
-			continue
-		}
-		if a.mailboxes == nil {
-			a.mailboxes = map[pec.Address]string{}
-		}
-		a.mailboxes[n] = a.env.Recipients[i]
-		a.env.Recipients[i] = string(n)
-	}
+// putOff tells of err, for which the message waits.
+func (a *arrival) putOff(err error) {
+	a.log.Error("message put off", "msgid", a.m.Header.Get("Message-ID"), "err", err)
+	a.doubtStore.Store(true)
+	a.doubtKey.Store(true)
 }
 
 // settledOf counts the recipients whose matter is closed for the MTA.
@@ -170,16 +168,8 @@ func queueID(h message.Header) string {
 	return ""
 }
 
-// receive asks the reception point and does what it says. Copies of a message
-// that come at the same time go one after the other.
+// receive asks the reception point and does what it says.
 func (a *arrival) receive(ctx context.Context) error {
-	if a.found.Class != reception.Other {
-		done, err := a.turns.take(ctx, a.found.Digest)
-		if err != nil {
-			return err
-		}
-		defer done()
-	}
 	q, err := a.asked(ctx)
 	if err != nil {
 		return err
@@ -319,6 +309,7 @@ func (a *arrival) envelope(ctx context.Context, c choice, findings []points.Find
 	if findings == nil {
 		findings = a.look(ctx, points.Delivery)
 	}
+	findings = a.tellable(findings)
 	results, err := a.handOver(ctx, c.to, findings)
 	if err != nil {
 		return err
@@ -407,6 +398,9 @@ func (a *arrival) infected(ctx context.Context, c choice, why points.Reason) err
 	c, err := a.open(ctx, c)
 	if err != nil || len(c.to) == 0 {
 		return err
+	}
+	if a.found.Provider.ServiceMailbox == "" {
+		return a.envelope(ctx, c, []points.Finding{{Says: points.Infected, Virus: why.Italian}})
 	}
 	a.log.Warn("virus in an envelope", "virus", why.Italian)
 	a.metrics.infected.WithLabelValues(infectedEnvelope).Inc()

@@ -92,8 +92,8 @@ type visitor struct {
 }
 
 // End asks the reception point about ordinary mail and says what it says.
-// Certified mail, what a provider has signed, and notifications about messages of
-// ours pass: they are dealt with when they arrive.
+// Certified mail, what a provider has signed, what was taken in charge before, and
+// notifications about messages of ours pass: they are dealt with when they arrive.
 func (v *visitor) End(ctx context.Context, env milter.Envelope) milter.Verdict {
 	defer v.body.Close()
 	log := v.log.With("qid", env.QueueID, "client", env.ClientAddr)
@@ -141,6 +141,9 @@ func (v *visitor) decide(ctx context.Context, env milter.Envelope) ([]reception.
 	q := v.office.arrival(m, reception.Examine(m, rep, verr, v.office.directory, v.office.location), pec.Address(env.Sender))
 	if q.Found.Class != reception.Other || reception.FromProvider(q.Found.Why) && !unwrappable {
 		return nil, nil, nil
+	}
+	if taken, err := v.office.taken(ctx, m, rep, env.Recipients); err != nil || taken {
+		return nil, nil, err
 	}
 	if _, ours, err := reception.ReadBounce(m, q.Sender, v.office.clerk.Owner); err != nil || ours {
 		return nil, nil, err

@@ -135,7 +135,7 @@ func (c *Clerk) Refuse(ctx context.Context, reasons []points.Reason, s access.Su
 }
 
 // TakeCharge issues one take-charge receipt for those of rcpts that have none
-// yet (RFC 6109, 3.2.1).
+// yet (RFC 6109, 3.2.1). What was judged then is remembered with it: see TakenFrom.
 func (c *Clerk) TakeCharge(ctx context.Context, f reception.Found, rcpts []pec.Address, queueID string) error {
 	keys := make([]logstore.Key, len(rcpts))
 	for i, r := range rcpts {
@@ -149,7 +149,7 @@ func (c *Clerk) TakeCharge(ctx context.Context, f reception.Found, rcpts []pec.A
 	var taken []pec.Address
 	for i, done := range issued {
 		if !done {
-			fresh, taken = append(fresh, keys[i]), append(taken, rcpts[i])
+			fresh, taken = append(fresh, keys[i], takenKey(f, rcpts[i])), append(taken, rcpts[i])
 		}
 	}
 	if len(taken) == 0 {
@@ -164,6 +164,57 @@ func (c *Clerk) TakeCharge(ctx context.Context, f reception.Found, rcpts []pec.A
 	a := c.act(s, f.Provider.Name, queueID)
 	a.Keys = fresh
 	return c.commitAll(ctx, logstore.Tx{At: ev.At, Acts: []logstore.Act{a}})
+}
+
+// takenKey says that what f was judged by was taken in charge for rcpt. It bears no name
+// of a provider: under another name it is the same message.
+func takenKey(f reception.Found, rcpt pec.Address) logstore.Key {
+	return logstore.Key{Kind: string(pec.KindTakeCharge) + ":" + f.Basis, Identifier: f.Event.Identifier, Recipient: rcpt}
+}
+
+// TakenFrom returns for each of rcpts the name of the provider from which we took the
+// envelope f in charge for him, as the register has it; empty where we did not, or where
+// an earlier version did, which remembered no Basis. f need not be what anybody would
+// judge so today; its Provider does not count.
+func (c *Clerk) TakenFrom(ctx context.Context, f reception.Found, rcpts []pec.Address) ([]string, error) {
+	keys := make([]logstore.Key, len(rcpts))
+	for i, r := range rcpts {
+		keys[i] = takenKey(f, r)
+	}
+	since, err := c.Store.IssuedAt(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	names, from := make([]string, len(rcpts)), map[string]string{}
+	for i, r := range rcpts {
+		if since[i].IsZero() {
+			continue
+		}
+		if from[r.Key()] == "" {
+			if err := c.takenAt(ctx, f, since[i], from); err != nil {
+				return nil, err
+			}
+		}
+		if names[i] = from[r.Key()]; names[i] == "" {
+			return nil, fmt.Errorf("%s was taken in charge for %s, and the register does not say from whom: pecd log verify", f.Event.Identifier, r)
+		}
+	}
+	return names, nil
+}
+
+// takenAt enters into from, by recipient, whose envelope was taken in charge at the
+// instant at. Another provider may have used its identifier in the same second, but for
+// a sender of its own.
+func (c *Clerk) takenAt(ctx context.Context, f reception.Found, at time.Time, from map[string]string) error {
+	q := logstore.Query{Identifier: f.Event.Identifier, Since: at, Until: at.Add(1)}
+	return c.Store.Search(ctx, q, func(e logstore.Entry) error {
+		if e.Type == logstore.EntryType(pec.KindTakeCharge) && e.Sender.Same(f.Event.Sender) {
+			for _, r := range e.Taken {
+				from[r.Key()] = e.SendingProvider
+			}
+		}
+		return nil
+	})
 }
 
 // Concluded returns for each of rcpts whether its delivery receipt, non-delivery

@@ -317,6 +317,42 @@ func TestReception(t *testing.T) {
 	}
 }
 
+// TestTakenFrom: who was taken in charge of, by what was judged then. Neither another
+// provider's use of the identifier in the same second counts, nor the name of now.
+func TestTakenFrom(t *testing.T) {
+	ctx := context.Background()
+	w := pointstest.New(t)
+	alfa, beta := newDesk(t, w, w.Alfa), newDesk(t, w, w.Beta)
+	_, sent := alfa.accept(t)
+	f := beta.arrive(t, octets(t, sent[0].Content))
+	list := []pec.Address{"bruna@beta.example", "bob@Beta.example"}
+	taken := func(f reception.Found) string {
+		t.Helper()
+		from, err := beta.TakenFrom(ctx, f, list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(from, ", ")
+	}
+	theirs, other, renamed := f, f, f
+	theirs.Basis, theirs.Event.Sender, theirs.Provider = "theirs", "gina@gamma.example", w.Beta.Record
+	other.Basis = "other"
+	renamed.Provider = w.Beta.Record
+	for _, g := range []reception.Found{f, theirs} {
+		if err := beta.TakeCharge(ctx, g, []pec.Address{"bob@beta.example"}, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		f    reception.Found
+		want string
+	}{{f, ", Alfa PEC S.p.A."}, {renamed, ", Alfa PEC S.p.A."}, {theirs, ", Beta PEC S.p.A."}, {other, ", "}} {
+		if got := taken(tt.f); got != tt.want {
+			t.Errorf("%s of %s: %q, want %q", tt.f.Basis, tt.f.Event.Sender, got, tt.want)
+		}
+	}
+}
+
 // TestReceiptCarriesOriginal wants the original whole in the receipt for a
 // primary recipient, and none for one in Cc.
 func TestReceiptCarriesOriginal(t *testing.T) {

@@ -9,6 +9,7 @@
 package reception
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -56,6 +57,10 @@ type Found struct {
 	Provider *directory.Provider
 	// Digest is the digest of the signed entity, in hexadecimal.
 	Digest string
+	// Basis names, as a digest in hexadecimal, what of the message the verdict rests on:
+	// the signed entity, the certificate of who signed it, and the address in From. As long
+	// as it is the same only directory, authorities and clock can judge otherwise.
+	Basis string
 	// Original is postacert.eml, nil if the message carries none.
 	Original *message.Message
 
@@ -92,32 +97,63 @@ func examine(m *message.Message, rep *signer.Report, dir *directory.Directory, l
 	if _, ok := dir.ByCertificate(rep.Signer.Raw); !ok {
 		return Found{}, ErrUnknownCertificate
 	}
-	data, original, err := Parts(rep.Entity)
-	if err != nil {
-		return Found{}, err
-	}
-	ev, err := Data(data, loc)
-	if err != nil {
-		return Found{}, err
-	}
-	e := evidence{header: &m.Header, event: ev, manages: func(a pec.Address) error {
+	f, from, err := read(m, rep, loc, func(a pec.Address) error {
 		if _, ok := dir.Signer(rep.Signer.Raw, a.Domain()); !ok {
 			return fmt.Errorf("%w %s", ErrForeignDomain, a.Domain())
 		}
 		return nil
-	}}
-	from, err := e.from()
+	})
 	if err != nil {
 		return Found{}, err
 	}
-	p, _ := dir.Signer(rep.Signer.Raw, from.Domain())
-	f := Found{Class: Receipt, Event: ev, Provider: p, Digest: hex.EncodeToString(rep.ContentDigest), Original: original}
+	f.Provider, _ = dir.Signer(rep.Signer.Raw, from.Domain())
+	return f, nil
+}
+
+// Claim returns the transport envelope that m would be if who signed it were a provider
+// that may: the signature is genuine, the content intact, header and data agree. Whether
+// the certificate counts, and for whom, is not asked, so that this is no verdict, and there
+// is no Provider. Of all else the class is Other. An error says that m could not be read.
+func Claim(m *message.Message, rep *signer.Report, loc *time.Location) (Found, error) {
+	if rep == nil || !rep.SignatureHolds || !rep.ContentIntact {
+		return Found{}, nil
+	}
+	f, _, err := read(m, rep, loc, func(pec.Address) error { return nil })
+	switch {
+	case err != nil && !known(err):
+		return Found{}, err
+	case err != nil || f.Class != Envelope:
+		return Found{}, nil
+	}
+	return f, nil
+}
+
+// read reads what m certifies, and in whose name; manages is as in evidence.
+func read(m *message.Message, rep *signer.Report, loc *time.Location, manages func(pec.Address) error) (f Found, from pec.Address, err error) {
+	data, original, err := Parts(rep.Entity)
+	if err != nil {
+		return Found{}, "", err
+	}
+	ev, err := Data(data, loc)
+	if err != nil {
+		return Found{}, "", err
+	}
+	e := evidence{header: &m.Header, event: ev, manages: manages}
+	if from, err = e.from(); err != nil {
+		return Found{}, "", err
+	}
+	f = Found{Class: Receipt, Event: ev, Digest: hex.EncodeToString(rep.ContentDigest), Basis: basis(rep, from), Original: original}
 	if ev.Kind == pec.KindTransport {
 		f.Class = Envelope
-		return f, e.envelope(original != nil)
+		return f, from, e.envelope(original != nil)
 	}
 	f.answers = e.answers()
-	return f, e.receipt()
+	return f, from, e.receipt()
+}
+
+func basis(rep *signer.Report, from pec.Address) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%x %x %s", rep.ContentDigest, sha256.Sum256(rep.Signer.Raw), from.Key()))
+	return hex.EncodeToString(sum[:])
 }
 
 // Parts finds the certification data and the original in a signed entity.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pecd/pec"
 	"pecd/pec/directory"
@@ -85,6 +86,49 @@ func TestEnvelope(t *testing.T) {
 	}
 	if f.ForService() || len(f.Answers()) != 0 {
 		t.Error("an envelope is no receipt")
+	}
+}
+
+// TestClaim: what a message would be is asked of no directory, and is no less than all
+// else that makes an envelope.
+func TestClaim(t *testing.T) {
+	w := pointstest.New(t)
+	claim := func(raw []byte) reception.Found {
+		t.Helper()
+		m, err := message.Read(message.Bytes(raw))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rep, _ := signer.NewVerifier(signertest.NewCA(t).Pool()).Verify(m, pointstest.At) // of another authority
+		f, err := reception.Claim(m, rep, pointstest.At.Location())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	raw := envelope(t, w.Alfa, event())
+	found, f := examine(t, w, raw), claim(raw)
+	if f.Class != reception.Envelope || f.Provider != nil || f.Basis == "" || f.Basis != found.Basis || f.Digest != found.Digest || f.Event.Identifier != id || f.Original == nil {
+		t.Errorf("claimed %+v, found %+v", f, found)
+	}
+	d, err := w.Alfa.Issuer.Acceptance(event(), rand.Reader)
+	for name, raw := range map[string][]byte{
+		"a receipt":       sign(t, w.Alfa, d, err),
+		"not signed":      []byte(original),
+		"altered":         bytes.Replace(raw, []byte("Testo."), []byte("testo."), 1),
+		"no identifier":   bytes.Replace(raw, []byte("Message-ID: <"+id), []byte("Message-ID: <x"+id), 1),
+		"not so marked":   bytes.Replace(raw, []byte("X-Trasporto:"), []byte("X-Altro:"), 1),
+		"two in the From": bytes.Replace(raw, []byte("From: "), []byte("From: eve@evil.example, "), 1),
+	} {
+		if f := claim(raw); f.Class != reception.Other || f.Basis != "" {
+			t.Errorf("%s: claimed %+v", name, f)
+		}
+	}
+	broken := &message.Part{MediaType: "multipart/mixed", Children: []*message.Part{{MediaType: "application/xml",
+		Message: message.Message{Source: brokenSource{}, Body: message.Range{Len: 100}, Header: header(t, "Content-Disposition: attachment; filename=daticert.xml\r\n")}}}}
+	_, err = reception.Claim(&message.Message{}, &signer.Report{SignatureHolds: true, ContentIntact: true, Entity: broken}, time.UTC)
+	if err == nil {
+		t.Error("a disk that fails makes another message of it")
 	}
 }
 
