@@ -125,7 +125,7 @@ func BenchmarkOverdue(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for range b.N {
-				got, err := s.Overdue(context.Background(), storetest.At.Add(c.age), c.warned, 100)
+				got, err := s.Overdue(context.Background(), storetest.At.Add(c.age), 0, c.warned, 100)
 				if err != nil || len(got) != c.want {
 					b.Fatalf("%d rows, %v; want %d", len(got), err, c.want)
 				}

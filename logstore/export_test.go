@@ -43,8 +43,14 @@ func (s *SQLite) FindOutAgain(ctx context.Context, happened bool) (first, second
 // SetPatience sets how long the store tries to find out what a COMMIT did.
 func (s *SQLite) SetPatience(d time.Duration) { s.patience = d }
 
-// OverdueSQL returns the query of Overdue.
-func OverdueSQL(warned bool) string { return overdueSQL(warned) }
+// OverdueSQL returns the query of Overdue for rows that are overdue by their date.
+func OverdueSQL(warned bool) string { return overdueSQL(warned, sentBefore) }
+
+// AheadSQL returns the query of Overdue for rows dated in the future.
+func AheadSQL(warned bool) string { return overdueSQL(warned, sentAfter) }
+
+// FirstWithinSQL returns the query for what bears a row's date out.
+const FirstWithinSQL = firstWithinSQL
 
 // WatchSyncs has f called before each sync of a body or its directory, with the
 // name of what is synced; an error of f is that of the sync.

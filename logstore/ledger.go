@@ -16,20 +16,46 @@ func (r *Reader) Awaited(ctx context.Context, id pec.Identifier) ([]Awaited, err
 	return r.ledger(ctx, "SELECT "+ledgerColumns+" FROM awaited WHERE identifier = ? ORDER BY sent, position", string(id))
 }
 
-// Overdue returns ledger rows that have waited too long; see Store.
-func (r *Reader) Overdue(ctx context.Context, sent time.Time, warned bool, limit int) ([]Awaited, error) {
-	return r.ledger(ctx, overdueSQL(warned), clamp(sent), max(limit, 0))
+// Overdue returns ledger rows that have waited for as long as term; see Store.
+func (r *Reader) Overdue(ctx context.Context, now time.Time, term time.Duration, warned bool, limit int) ([]Awaited, error) {
+	sent, limit := clamp(now.Add(-term)), max(limit, 0)
+	h, whole := r.timeline.horizon(term)
+	if !whole {
+		// Whether any is overdue by its date comes first: it costs next to nothing, and
+		// mostly none is.
+		seem, err := r.ledger(ctx, overdueSQL(warned, sentBefore), sent, int64(0), h.young, min(limit, 1))
+		if err != nil || len(seem) == 0 {
+			return nil, err // that any dated in the future is old is not known yet
+		}
+		if h, err = r.bornOut(ctx, h, now, term); err != nil {
+			return nil, err
+		}
+	}
+	out, err := r.ledger(ctx, overdueSQL(warned, sentBefore), sent, int64(0), h.young, limit)
+	if err != nil || h.old == 0 || len(out) == limit {
+		return out, err
+	}
+	ahead, err := r.ledger(ctx, overdueSQL(warned, sentAfter), clamp(now), int64(1), h.old, limit-len(out))
+	return append(out, ahead...), err
 }
 
-// overdueSQL returns the query of Overdue. It names its index, so that it fails
-// rather than walk through all that was ever sent.
-func overdueSQL(warned bool) string {
+// What overdueSQL asks about when a row was sent.
+const (
+	sentBefore = "sent <= ?"
+	sentAfter  = "sent > ?"
+)
+
+// overdueSQL returns a query of Overdue: rows that were sent before or after an instant,
+// whose entries are numbered from one number to another, or 0 if they are gone. It names
+// its indexes, so that it fails rather than walk through all that was ever sent.
+func overdueSQL(warned bool, when string) string {
 	index, where := "awaited_open", "outcome IS NULL AND expired_at IS NULL"
 	if !warned {
 		index, where = "awaited_unwarned", where+" AND warned_at IS NULL AND taken_at IS NULL"
 	}
 	return "SELECT " + ledgerColumns + " FROM awaited INDEXED BY " + index + " WHERE " + where +
-		" AND sent <= ? ORDER BY sent, identifier, position LIMIT ?"
+		" AND " + when + ` AND coalesce((SELECT min(seq) FROM entry INDEXED BY entry_by_identifier
+		WHERE entry.identifier = awaited.identifier AND at = sent), 0) BETWEEN ? AND ? ORDER BY sent, identifier, position LIMIT ?`
 }
 
 func (r *Reader) ledger(ctx context.Context, query string, args ...any) ([]Awaited, error) {

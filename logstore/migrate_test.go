@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,7 +107,7 @@ func checkMigratedLedger(t *testing.T, s *logstore.SQLite, dir string) {
 			t.Errorf("the row of %s has key %q, want %q", r.Recipient, got, want)
 		}
 	}
-	due, err := s.Overdue(ctx, storetest.At, false, 10)
+	due, err := s.Overdue(ctx, storetest.At, 0, false, 10)
 	if err != nil || len(due) != 5 || due[0].Recipient != "Bob@Beta.Example" || due[4].Recipient != "NoDomain" {
 		t.Errorf("Overdue: %+v, %v; want the five open rows", due, err)
 	}
@@ -140,9 +141,10 @@ func checkMigratedKeys(t *testing.T, s *logstore.SQLite) {
 		}
 	}
 	keys := []logstore.Key{key("1@alfa.example", "BOB@beta.example"), key("2@alfa.example", "Bob@beta.example"), key("2@alfa.example", "bob@beta.example")}
-	got, err := s.IssuedAt(ctx, keys)
-	if err != nil || !got[0].Equal(storetest.At) || !got[1].Equal(storetest.At.Add(time.Hour)) || !got[2].IsZero() {
-		t.Errorf("IssuedAt: %v, %v", got, err)
+	for term, want := range map[time.Duration][]bool{0: {true, true, false}, time.Nanosecond: {true, false, false}} {
+		if got, err := s.LongIssued(ctx, keys, storetest.At.Add(time.Hour), term); err != nil || !slices.Equal(got, want) {
+			t.Errorf("LongIssued, %v: %v, %v", term, got, err)
+		}
 	}
 }
 
@@ -220,7 +222,8 @@ func TestSecretNeedsRand(t *testing.T) {
 	}
 }
 
-// Overdue walks an index that is in its order and holds nothing else.
+// Overdue walks an index that is in its order and holds nothing else, and looks up the
+// entry of each row in another. What bears the dates out is read from an index alone.
 func TestOverduePlan(t *testing.T) {
 	dir := t.TempDir()
 	closeStore(t, open(t, logstore.Options{Dir: dir}))
@@ -233,30 +236,38 @@ func TestOverduePlan(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	for warned, want := range map[bool]string{
-		false: "SEARCH awaited USING INDEX awaited_unwarned (sent<?)",
-		true:  "SEARCH awaited USING INDEX awaited_open (sent<?)",
+	entry := []string{"CORRELATED SCALAR SUBQUERY 1", "SEARCH entry USING COVERING INDEX entry_by_identifier (identifier=? AND at=?)"}
+	for query, want := range map[string][]string{
+		logstore.OverdueSQL(false): append([]string{"SEARCH awaited USING INDEX awaited_unwarned (sent<?)"}, entry...),
+		logstore.OverdueSQL(true):  append([]string{"SEARCH awaited USING INDEX awaited_open (sent<?)"}, entry...),
+		logstore.AheadSQL(false):   append([]string{"SEARCH awaited USING INDEX awaited_unwarned (sent>?)"}, entry...),
+		logstore.AheadSQL(true):    append([]string{"SEARCH awaited USING INDEX awaited_open (sent>?)"}, entry...),
+		logstore.FirstWithinSQL:    {"SEARCH entry USING COVERING INDEX entry_by_time (at>? AND at<?)"},
 	} {
-		rows, err := db.Query("EXPLAIN QUERY PLAN "+logstore.OverdueSQL(warned), storetest.At.UnixNano(), 100)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var plans []string
-		for rows.Next() {
-			var id, parent, unused int
-			var plan string
-			if err := rows.Scan(&id, &parent, &unused, &plan); err != nil {
-				t.Fatal(err)
-			}
-			plans = append(plans, plan)
-		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-			t.Fatal(err)
-		}
-		if len(plans) != 1 || plans[0] != want {
-			t.Errorf("warned %t: %q, want %q", warned, plans, want)
+		if plans := planOf(t, db, query); !slices.Equal(plans, want) {
+			t.Errorf("%s: %q, want %q", query, plans, want)
 		}
 	}
+}
+
+func planOf(t *testing.T, db *sql.DB, query string) (plans []string) {
+	t.Helper()
+	rows, err := db.Query("EXPLAIN QUERY PLAN "+query, make([]any, strings.Count(query, "?"))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rows.Next() {
+		var id, parent, unused int
+		var plan string
+		if err := rows.Scan(&id, &parent, &unused, &plan); err != nil {
+			t.Fatal(err)
+		}
+		plans = append(plans, plan)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return plans
 }
 
 // A long register of before the chain is chained as it stands: no octet of its

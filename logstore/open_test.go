@@ -158,7 +158,7 @@ func TestOpenReadOnly(t *testing.T) {
 		if rows, err := r.Awaited(ctx, id); err != nil || len(rows) != 1 {
 			t.Errorf("daemon running %t: %v, %v", running, rows, err)
 		}
-		if rows, err := r.Overdue(ctx, storetest.At, false, 10); err != nil || len(rows) != 1 || rows[0].Identifier != id {
+		if rows, err := r.Overdue(ctx, storetest.At, 0, false, 10); err != nil || len(rows) != 1 || rows[0].Identifier != id {
 			t.Errorf("daemon running %t: overdue %v, %v", running, rows, err)
 		}
 		if p, err := r.Policies(ctx, "beta.example"); err != nil || len(p) != 1 || p[0] != *tx.Acts[0].Policy {

@@ -12,8 +12,9 @@ import (
 // A Reader reads a store, also while a daemon has it open. All methods may be
 // called concurrently.
 type Reader struct {
-	db  *sql.DB
-	dir string
+	db       *sql.DB
+	dir      string
+	timeline *timeline // nil where the store is not ours
 }
 
 // OpenReadOnly opens the store in dir for reading. Nothing is created, migrated
@@ -56,18 +57,34 @@ func (r *Reader) Issued(ctx context.Context, keys []Key) ([]bool, error) {
 	return out, nil
 }
 
-// IssuedAt returns for each key the instant of the act that was committed with
-// it; see Store.
-func (r *Reader) IssuedAt(ctx context.Context, keys []Key) ([]time.Time, error) {
-	out := make([]time.Time, len(keys))
+// LongIssued reports for each key whether the act that was committed with it is as old
+// as term; see Store.
+func (r *Reader) LongIssued(ctx context.Context, keys []Key, now time.Time, term time.Duration) ([]bool, error) {
+	out := make([]bool, len(keys))
+	var h *horizon
 	for i, k := range keys {
-		var at sql.NullInt64
-		err := r.db.QueryRowContext(ctx, "SELECT min(at) FROM entry WHERE seq IN (SELECT seq FROM issued WHERE "+issuedAs+")",
-			k.issuedArgs()...).Scan(&at)
+		var seq int64
+		var ns sql.NullInt64
+		err := r.db.QueryRowContext(ctx, "SELECT seq, at FROM entry WHERE seq IN (SELECT seq FROM issued WHERE "+issuedAs+") ORDER BY at LIMIT 1",
+			k.issuedArgs()...).Scan(&seq, &ns)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue
+		}
 		if err != nil {
 			return nil, failure("looking up keys", err)
 		}
-		out[i] = instant(at)
+		at := instant(ns)
+		if at.After(now.Add(-term)) && !at.After(now) {
+			continue // so it is for most, and the horizon is not needed
+		}
+		if h == nil {
+			found, err := r.horizon(ctx, now, term)
+			if err != nil {
+				return nil, err
+			}
+			h = &found
+		}
+		out[i] = h.over(seq, at, now, term)
 	}
 	return out, nil
 }

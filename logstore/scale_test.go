@@ -238,6 +238,7 @@ func scaleBenchmarks(b *testing.B, dir string, n int64) {
 		}
 	})
 	b.Run("stories", func(b *testing.B) { scaleStories(b, s, n) })
+	b.Run("overdue", func(b *testing.B) { scaleOverdue(b, s, n) })
 	b.Run("append", func(b *testing.B) { scaleAppend(b, s) })
 	for name, o := range map[string]VerifyOptions{"verify": {}, "verify-chain": {ChainOnly: true}} {
 		b.Run(name, func(b *testing.B) { scaleVerify(b, s, o) })
@@ -247,6 +248,22 @@ func scaleBenchmarks(b *testing.B, dir string, n int64) {
 		b.Fatal(err)
 	}
 	b.Logf("%d entries: %d octets, %d a message of five entries", n, info.Size(), 5*info.Size()/n)
+}
+
+// scaleOverdue looks for what is overdue, soon after a start: a row seems to be, and all
+// that is dated within the term, up to 864,000 entries, is looked at for what bears that out.
+func scaleOverdue(b *testing.B, s *SQLite, n int64) {
+	_, err := s.Commit(context.Background(), Tx{At: scaleStart, Acts: []Act{{
+		Entry: Entry{Type: "prova", Identifier: "late@alfa.example"}, Await: []pec.Address{"bob@beta.example"}}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	end := scaleStart.Add(time.Duration(n) * 100 * time.Millisecond)
+	for b.Loop() {
+		if rows, err := s.Overdue(context.Background(), end, min(end.Sub(scaleStart), 24*time.Hour), true, 100); err != nil || len(rows) > 0 {
+			b.Fatalf("%+v, %v", rows, err)
+		}
+	}
 }
 
 var scaleAppended int64 = 1 << 40

@@ -32,6 +32,10 @@ type Options struct {
 	Dir string
 	// Now is the clock, for housekeeping only, never for entries; it may be nil.
 	Now func() time.Time
+	// Elapsed is a clock that does not jump and does not stand still while the machine
+	// sleeps, whatever it began with. By it nothing is overdue that the store knows to be
+	// younger; nil: only the dates of the register tell.
+	Elapsed func() time.Duration
 	// Rand is where a store that has no secret yet takes it from; it must be fit for
 	// keys. It may be nil for a store that was opened before.
 	Rand io.Reader
@@ -159,7 +163,7 @@ func (s *SQLite) open(ctx context.Context) error {
 	if err = s.recover(ctx); err != nil {
 		return err
 	}
-	s.Reader.dir = s.options.Dir
+	s.Reader.dir, s.Reader.timeline = s.options.Dir, newTimeline(s.options.Elapsed, s.seq)
 	s.Reader.db, err = openDatabase(s.options.Dir, readOptions, readers)
 	return err
 }

@@ -38,14 +38,19 @@ type Store interface {
 	Try(ctx context.Context) error
 	// Issued reports for each key whether an act with it was committed.
 	Issued(ctx context.Context, keys []Key) ([]bool, error)
-	// IssuedAt returns for each key the instant of the act that was committed with
-	// it; zero where there is none.
-	IssuedAt(ctx context.Context, keys []Key) ([]time.Time, error)
-	// Overdue returns up to limit open ledger rows that were sent at or before
-	// sent and are not Expired, the oldest first. With warned false only those
-	// that are neither Warned nor taken charge of. It is cheap enough for every
+	// LongIssued reports for each key whether an act was committed with it, and as long
+	// ago as term by the clock that shows now. It does not believe the act's date where
+	// the act is known to be younger; see Overdue.
+	LongIssued(ctx context.Context, keys []Key, now time.Time, term time.Duration) ([]bool, error)
+	// Overdue returns up to limit open ledger rows that have waited for as long as term
+	// by the clock that shows now, and are not Expired, the oldest first. With warned false
+	// only those that are neither Warned nor taken charge of. It is cheap enough for every
 	// second: it sees no other rows.
-	Overdue(ctx context.Context, sent time.Time, warned bool, limit int) ([]Awaited, error)
+	// The date of a row is what a clock showed that may have been wrong. So those are left
+	// out that are known to be younger: an entry before theirs is dated within the term, or
+	// the store has not been open for as long since, by Options.Elapsed. Those dated
+	// after now are overdue when that is known by Options.Elapsed.
+	Overdue(ctx context.Context, now time.Time, term time.Duration, warned bool, limit int) ([]Awaited, error)
 	// Policies returns what was set for the given subjects, sorted by subject;
 	// subjects without an entry are left out. Without subjects it returns all.
 	Policies(ctx context.Context, subjects ...string) ([]Policy, error)

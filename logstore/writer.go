@@ -208,6 +208,8 @@ func (s *SQLite) transact(ctx context.Context, jobs []job) error {
 		s.awake()
 	}
 
+	s.timeline.note(s.seq)
+
 	// 5. Begin. A crash from here to the end of step 6 leaves nothing in the
 	// database: SQLite rolls back when it is opened, and recover removes the files
 	// that got their names in step 3.
@@ -235,6 +237,7 @@ func (s *SQLite) transact(ctx context.Context, jobs []job) error {
 	err = s.around(jobs[0].step(committed), func() error { return s.commit(s.conn) })
 	if err == nil {
 		s.seq, s.chain, s.mark = t.seq, t.chain, t.mark
+		s.timeline.note(s.seq)
 	} else if err = s.afterFailedCommit(ctx, t, err); err != nil {
 		return err
 	}

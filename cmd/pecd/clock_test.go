@@ -29,11 +29,11 @@ func (b *termsBook) PurgeInfected(_ context.Context, at time.Time) (int, error) 
 	return 0, nil
 }
 
-func (b *termsBook) Overdue(ctx context.Context, before time.Time, _ bool, _ int) ([]logstore.Awaited, error) {
+func (b *termsBook) Overdue(ctx context.Context, now time.Time, term time.Duration, _ bool, _ int) ([]logstore.Awaited, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	b.asked = append(b.asked, before)
+	b.asked = append(b.asked, now.Add(-term))
 	if b.full != nil {
 		b.full()
 	}

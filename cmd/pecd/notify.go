@@ -86,7 +86,7 @@ func (d *daemon) tell(state string) {
 // beat keeps systemd's watchdog quiet as long as the store answers.
 func (d *daemon) beat(ctx context.Context) {
 	alive := func(ctx context.Context) {
-		if _, err := d.store.Overdue(ctx, clock(), false, 1); err != nil && ctx.Err() == nil {
+		if _, err := d.store.Overdue(ctx, clock(), 0, false, 1); err != nil && ctx.Err() == nil {
 			d.log.Error("the store cannot be read", "err", err)
 		}
 	}

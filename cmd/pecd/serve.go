@@ -63,7 +63,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	log.Info("starting", "version", version, "provider", in.provider.Name, "config", c.Config, "rsa", rsaLibrary(),
 		"directory_providers", len(in.directory.Providers()), "certificate_until", in.signer.IdentityAt(clock()).Certificate().NotAfter)
 
-	store, err := logstore.Open(ctx, logstore.Options{Dir: in.config.Store.Path, Now: clock, Rand: rand.Reader, AtStep: storeStep, Log: log})
+	store, err := logstore.Open(ctx, logstore.Options{Dir: in.config.Store.Path, Now: clock, Elapsed: elapsed, Rand: rand.Reader, AtStep: storeStep, Log: log})
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}

@@ -34,6 +34,9 @@ func clock() time.Time {
 	return time.Now().Add(d)
 }
 
+// elapsed is none: who moves the clock in a drill means that time passes.
+var elapsed func() time.Duration
+
 // killStep and killCount come from PECD_KILL_AT=step[:n]: the process ends
 // itself by SIGKILL when it comes to that step for the n-th time.
 var (

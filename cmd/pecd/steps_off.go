@@ -5,6 +5,8 @@ package main
 import (
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pecd/cmd/pecd/clockwatch"
 )
 
@@ -20,6 +22,19 @@ const probeWrites = true
 
 // clock is the daemon's only clock.
 func clock() time.Time { return time.Now() }
+
+// elapsed is a clock that cannot be set and goes on while the machine sleeps; the
+// runtime's stands still then.
+func elapsed() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return time.Since(began) // Linux before 2.6.39
+	}
+	return time.Duration(ts.Nano())
+}
+
+// began is when this process did.
+var began = time.Now()
 
 // atStep does nothing in a build for use.
 func atStep(string) {}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"reflect"
+	"slices"
 	"time"
 
 	"pecd/logstore"
@@ -101,7 +102,7 @@ func testSecret(b *bench) {
 	}
 }
 
-func testIssuedAt(b *bench) {
+func testLongIssued(b *bench) {
 	at := At.Add(123456789)
 	act := entry("1@alfa.example", time.Time{})
 	first, second := KeyOf("k", "1@alfa.example", ""), KeyOf("k", "1@alfa.example", "Bob@Beta.example")
@@ -112,17 +113,15 @@ func testIssuedAt(b *bench) {
 	keys := []logstore.Key{
 		first, KeyOf("other", "1@alfa.example", ""), KeyOf("k", "1@alfa.example", "Bob@beta.EXAMPLE"), KeyOf("k", "1@alfa.example", "bob@beta.example"),
 	}
-	got, err := b.store.IssuedAt(context.Background(), keys)
-	if err != nil || len(got) != len(keys) {
-		b.Fatalf("IssuedAt: %v, %v", got, err)
-	}
-	for i, want := range []time.Time{at, {}, at, {}} {
-		if !got[i].Equal(want) || got[i].IsZero() != want.IsZero() {
-			b.Errorf("key %d was issued at %v, want %v", i, got[i], want)
+	for term, want := range map[time.Duration][]bool{
+		2 * time.Hour: {true, false, true, false}, 2*time.Hour + 1: make([]bool, len(keys)),
+	} {
+		if got, err := b.store.LongIssued(context.Background(), keys, at.Add(2*time.Hour), term); err != nil || !slices.Equal(got, want) {
+			b.Errorf("LongIssued, %v: %v, %v; want %v", term, got, err, want)
 		}
 	}
-	if got, err := b.store.IssuedAt(context.Background(), nil); err != nil || len(got) != 0 {
-		b.Errorf("IssuedAt of nothing: %v, %v", got, err)
+	if got, err := b.store.LongIssued(context.Background(), nil, at, 0); err != nil || len(got) != 0 {
+		b.Errorf("LongIssued of nothing: %v, %v", got, err)
 	}
 }
 

@@ -38,7 +38,7 @@ func Test(t *testing.T, open func(t *testing.T, dir string) logstore.Store) {
 		{"NoticeTooLate", testNoticeTooLate},
 		{"FirstAnswer", testFirstAnswer},
 		{"NoticeRace", testNoticeRace},
-		{"IssuedAt", testIssuedAt},
+		{"LongIssued", testLongIssued},
 		{"Policies", testPolicies},
 		{"PolicyWithKey", testPolicyWithKey},
 		{"Secret", testSecret},
@@ -314,9 +314,12 @@ func testClosed(b *bench) {
 			_, err := b.store.Commit(ctx, logstore.Tx{At: At, Acts: []logstore.Act{entry("1", At)}})
 			return err
 		},
-		"NewBody":  func() error { _, err := b.store.NewBody(); return err },
-		"IssuedAt": func() error { _, err := b.store.IssuedAt(ctx, []logstore.Key{KeyOf("k", "1", "")}); return err },
-		"Overdue":  func() error { _, err := b.store.Overdue(ctx, At, false, 1); return err },
+		"NewBody": func() error { _, err := b.store.NewBody(); return err },
+		"LongIssued": func() error {
+			_, err := b.store.LongIssued(ctx, []logstore.Key{KeyOf("k", "1", "")}, At, 0)
+			return err
+		},
+		"Overdue":  func() error { _, err := b.store.Overdue(ctx, At, 0, false, 1); return err },
 		"Policies": func() error { _, err := b.store.Policies(ctx); return err },
 		"Secret":   func() error { _, err := b.store.Secret(ctx); return err },
 		"Issued":   func() error { _, err := b.store.Issued(ctx, []logstore.Key{KeyOf("k", "1", "")}); return err },

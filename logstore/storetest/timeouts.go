@@ -60,7 +60,7 @@ func (b *bench) row(id pec.Identifier, recipient pec.Address) logstore.Awaited {
 
 func (b *bench) overdue(sent time.Time, warned bool, limit int) []pec.Address {
 	b.Helper()
-	rows, err := b.store.Overdue(context.Background(), sent, warned, limit)
+	rows, err := b.store.Overdue(context.Background(), sent.Add(24*time.Hour), 24*time.Hour, warned, limit)
 	if err != nil {
 		b.Fatalf("Overdue: %v", err)
 	}
@@ -75,12 +75,12 @@ func (b *bench) overdue(sent time.Time, warned bool, limit int) []pec.Address {
 }
 
 func testOverdue(b *bench) {
-	b.send("3@alfa.example", hours(2), "late@b.example")
+	b.send("3@alfa.example", hours(0), "early@b.example", "expired@b.example")
 	b.send("2@alfa.example", hours(1), "z@b.example", "taken@b.example", "ended@b.example", "a@b.example", "warned@b.example")
-	b.send("1@alfa.example", hours(0), "early@b.example", "expired@b.example")
+	b.send("1@alfa.example", hours(2), "late@b.example")
 	b.answer("2@alfa.example", hours(1), pec.KindTakeCharge, "taken@b.example")
 	b.answer("2@alfa.example", hours(1), pec.KindDelivery, "ended@b.example")
-	if !b.notice("2@alfa.example", hours(13), "warned@b.example", false) || !b.notice("1@alfa.example", hours(24), "expired@b.example", true) {
+	if !b.notice("2@alfa.example", hours(13), "warned@b.example", false) || !b.notice("3@alfa.example", hours(24), "expired@b.example", true) {
 		b.Error("a notice was left out")
 	}
 	type addresses = []pec.Address

@@ -32,7 +32,8 @@ const (
 const PatienceOfStore = 22 * time.Hour
 
 // GiveUp marks as overdue those recipients whom the mailbox store has put off for
-// longer than PatienceOfStore since we took charge of the message.
+// longer than PatienceOfStore since we took charge of the message. One of whom we took
+// charge while the clock was behind is not: logstore.Store, Overdue.
 func (c *Clerk) GiveUp(ctx context.Context, f reception.Found, results []delivery.Result) error {
 	var at []int
 	var keys []logstore.Key
@@ -44,13 +45,12 @@ func (c *Clerk) GiveUp(ctx context.Context, f reception.Found, results []deliver
 	if len(keys) == 0 {
 		return nil
 	}
-	since, err := c.Store.IssuedAt(ctx, keys)
+	over, err := c.Store.LongIssued(ctx, keys, c.instant(), PatienceOfStore)
 	if err != nil {
 		return err
 	}
-	now := c.instant()
-	for j, t := range since {
-		results[at[j]].Overdue = !t.IsZero() && now.Sub(t) >= PatienceOfStore
+	for j := range over {
+		results[at[j]].Overdue = over[j]
 	}
 	return nil
 }
@@ -218,7 +218,8 @@ func (c *Clerk) Drop(ctx context.Context, messageID, why string) error {
 // Expire issues the timeout notices that are due (RFC 6109, 3.1.6): after 12
 // hours without take-charge and outcome, after 24 hours without outcome. A
 // recipient of whom nothing at all was heard gets both, also where the daemon
-// did not run in between.
+// did not run in between. A message that was accepted while the clock was behind is as
+// old as it is, not as its date says: logstore.Store, Overdue.
 func (c *Clerk) Expire(ctx context.Context) error {
 	var wrong []error
 	for _, t := range []struct {
@@ -247,7 +248,7 @@ type ledgerRow struct {
 // looked past, since they stay the oldest. While nothing can be signed there is no more.
 func (c *Clerk) expire(ctx context.Context, after time.Duration, last bool, passed map[ledgerRow]bool) (more bool, err error) {
 	at, limit := c.instant(), batch+len(passed)
-	rows, err := c.Store.Overdue(ctx, at.Add(-after), last, limit)
+	rows, err := c.Store.Overdue(ctx, at, after, last, limit)
 	if err != nil {
 		return false, err
 	}

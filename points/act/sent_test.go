@@ -405,6 +405,52 @@ func TestGiveUp(t *testing.T) {
 	}
 }
 
+// TestClockBehind: what was accepted, or taken in charge, while the clock was behind is no
+// older than what was before. When the clock is right again no notice is due, and the first
+// "later" of the mailbox store is not the last word; in the end they come.
+func TestClockBehind(t *testing.T) {
+	ctx := context.Background()
+	w := pointstest.New(t)
+	alfa, beta := newDesk(t, w, w.Alfa), newDesk(t, w, w.Beta)
+	const right = 40 * time.Hour
+	bob := []pec.Address{"bob@beta.example"}
+	alfa.later(right)
+	_, sent := alfa.accept(t, bob...)
+	first := beta.arrive(t, octets(t, sent[0].Content))
+	beta.later(right)
+	if err := beta.TakeCharge(ctx, first, bob, ""); err != nil {
+		t.Fatal(err)
+	}
+	alfa.later(right - 30*time.Hour)
+	_, sent = alfa.accept(t, bob...)
+	f := beta.arrive(t, octets(t, sent[0].Content)) // due earlier than the first, by its date
+	if f.Event.Identifier == first.Event.Identifier {
+		t.Fatal("the first came again")
+	}
+	beta.later(right - 30*time.Hour)
+	if err := beta.TakeCharge(ctx, f, bob, ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		after   time.Duration // since then
+		notices int           // about both messages
+		overdue bool
+	}{{time.Minute, 0, false}, {11 * time.Hour, 0, false}, {12 * time.Hour, 2, false}, {22 * time.Hour, 2, true}, {24 * time.Hour, 4, true}} {
+		alfa.later(right + step.after)
+		if err := alfa.Expire(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if n := alfa.kinds(t)[pec.KindTimeout]; n != step.notices {
+			t.Errorf("after %v: %d notices, want %d", step.after, n, step.notices)
+		}
+		beta.later(right + step.after)
+		results := []delivery.Result{{Recipient: bob[0], Answer: delivery.NotNow}}
+		if err := beta.GiveUp(ctx, f, results); err != nil || results[0].Overdue != step.overdue {
+			t.Errorf("after %v: given up %v, %v; want %v", step.after, results[0].Overdue, err, step.overdue)
+		}
+	}
+}
+
 func TestSetPolicy(t *testing.T) {
 	w := pointstest.New(t)
 	d := newDesk(t, w, w.Beta)

@@ -114,7 +114,7 @@ func (v *visit) waiting(ctx context.Context, dir string) {
 		v.add("store-unreadable", "%s: %s", filepath.Clean(dir), text(err))
 		return
 	}
-	late, err := r.Overdue(ctx, v.Now.Add(-ledgerPatience), true, 1)
+	late, err := r.Overdue(ctx, v.Now, ledgerPatience, true, 1)
 	if err != nil {
 		v.add("store-unreadable", "%s: %s", filepath.Clean(dir), text(err))
 	} else if len(late) > 0 {
