@@ -57,24 +57,42 @@ func (r *Reader) Issued(ctx context.Context, keys []Key) ([]bool, error) {
 	return out, nil
 }
 
+// IssuedAt returns for each key the date of the act that was committed with it; see
+// Store.
+func (r *Reader) IssuedAt(ctx context.Context, keys []Key) ([]time.Time, error) {
+	out := make([]time.Time, len(keys))
+	for i, k := range keys {
+		var err error
+		if _, out[i], err = r.issued(ctx, k); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// issued returns the first entry of those that were committed with k, and its date; 0
+// and zero if there is none.
+func (r *Reader) issued(ctx context.Context, k Key) (seq int64, at time.Time, err error) {
+	var ns sql.NullInt64
+	err = r.db.QueryRowContext(ctx, "SELECT seq, at FROM entry WHERE seq IN (SELECT seq FROM issued WHERE "+issuedAs+") ORDER BY at LIMIT 1",
+		k.issuedArgs()...).Scan(&seq, &ns)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return 0, time.Time{}, failure("looking up keys", err)
+	}
+	return seq, instant(ns), nil
+}
+
 // LongIssued reports for each key whether the act that was committed with it is as old
 // as term; see Store.
 func (r *Reader) LongIssued(ctx context.Context, keys []Key, now time.Time, term time.Duration) ([]bool, error) {
 	out := make([]bool, len(keys))
 	var h *horizon
 	for i, k := range keys {
-		var seq int64
-		var ns sql.NullInt64
-		err := r.db.QueryRowContext(ctx, "SELECT seq, at FROM entry WHERE seq IN (SELECT seq FROM issued WHERE "+issuedAs+") ORDER BY at LIMIT 1",
-			k.issuedArgs()...).Scan(&seq, &ns)
-		if errors.Is(err, sql.ErrNoRows) {
-			continue
-		}
+		seq, at, err := r.issued(ctx, k)
 		if err != nil {
-			return nil, failure("looking up keys", err)
+			return nil, err
 		}
-		at := instant(ns)
-		if at.After(now.Add(-term)) && !at.After(now) {
+		if seq == 0 || at.After(now.Add(-term)) && !at.After(now) {
 			continue // so it is for most, and the horizon is not needed
 		}
 		if h == nil {

@@ -38,6 +38,9 @@ type Store interface {
 	Try(ctx context.Context) error
 	// Issued reports for each key whether an act with it was committed.
 	Issued(ctx context.Context, keys []Key) ([]bool, error)
+	// IssuedAt returns for each key the date of the act that was committed with it; zero
+	// where there is none.
+	IssuedAt(ctx context.Context, keys []Key) ([]time.Time, error)
 	// LongIssued reports for each key whether an act was committed with it, and as long
 	// ago as term by the clock that shows now. It does not believe the act's date where
 	// the act is known to be younger; see Overdue.

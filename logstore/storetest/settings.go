@@ -120,6 +120,9 @@ func testLongIssued(b *bench) {
 			b.Errorf("LongIssued, %v: %v, %v; want %v", term, got, err, want)
 		}
 	}
+	if got, err := b.store.IssuedAt(context.Background(), keys); err != nil || !slices.EqualFunc(got, []time.Time{at, {}, at, {}}, time.Time.Equal) {
+		b.Errorf("IssuedAt: %v, %v", got, err)
+	}
 	if got, err := b.store.LongIssued(context.Background(), nil, at, 0); err != nil || len(got) != 0 {
 		b.Errorf("LongIssued of nothing: %v, %v", got, err)
 	}
