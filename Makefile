@@ -21,6 +21,8 @@
 #   make packages   .deb and .rpm in dist; ARCH=arm64 for another architecture
 #   make soak       mixed messages for SOAK=30m; nothing that is held may grow; needs root
 #   make lint       staticcheck
+#   make vuln       govulncheck; where vuln.go.dev cannot be reached, VULNDB=folder has
+#                   the files data/osv of github.com/golang/vulndb
 #   make fmt        format the Go files
 #   make clean      remove what was built, and the demo
 
@@ -40,7 +42,7 @@ QUICK    = -ldflags=-w
 SUDO     = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: packages for-packages
-.PHONY: build test test-sendmail test-outside test-install race fuzz bench chaos soak lint fmt demo demo-up demo-down clean bin/pecd bin/demo
+.PHONY: build test test-sendmail test-outside test-install race fuzz bench chaos soak lint vuln fmt demo demo-up demo-down clean bin/pecd bin/demo
 .PHONY: for-build for-demo for-softhsm for-sendmail for-test for-install for-bench as-root
 .NOTPARALLEL:
 
@@ -93,6 +95,9 @@ soak: as-root for-test
 # What it finds and vet does not. Errors may begin with a proper name.
 lint: for-build
 	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.7.0 -checks inherit,-ST1005 ./...
+
+vuln: for-build
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 $(if $(VULNDB),-db file://$(abspath $(VULNDB))) ./...
 
 fmt: for-build
 	$(GO) fmt ./...

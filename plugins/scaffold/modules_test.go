@@ -81,7 +81,7 @@ func makeModules(t *testing.T) {
 			store(t, filepath.Join(dir, f), b)
 		}
 		tidy(t, sdk)
-		store(t, filepath.Join(dir, "go.mod"), []byte("module example.com/words\n\ngo 1.24.0\n\nrequire pecd v0.0.0\n\nreplace pecd => ./sdk\n"))
+		store(t, filepath.Join(dir, "go.mod"), []byte("module example.com/words\n\ngo 1.25.0\n\nrequire pecd v0.0.0\n\nreplace pecd => ./sdk\n"))
 		tidy(t, dir)
 		store(t, "module/sdk.mod", []byte(read(t, filepath.Join(sdk, "go.mod"))))
 		store(t, "module/sdk.sum", []byte(read(t, filepath.Join(sdk, "go.sum"))))
