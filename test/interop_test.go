@@ -148,7 +148,8 @@ func certificateLines(der []byte) []byte {
 }
 
 // TestExpired moves the clock past the end of Alfa's certificate: what comes then
-// is no longer certified mail, and Alfa signs nothing any more.
+// is no longer certified mail, but to bob, for whom it was taken in charge before, and
+// Alfa signs nothing any more.
 func TestExpired(t *testing.T) {
 	s, clock := withClock(t)
 	prolong(t, s, s.Beta)
@@ -158,13 +159,17 @@ func TestExpired(t *testing.T) {
 	settled(t, s)
 	clock(120 * 24 * time.Hour)
 	late := bytes.Replace(genuine, []byte("Subject: POSTA CERTIFICATA: ex genuine"), []byte("Subject: ex late"), 1)
-	if _, err := s.Deliver(within(t), s.Beta.SMTP, "alice@alfa.example", []string{"bob@beta.example"}, late); err != nil {
+	if _, err := s.Deliver(within(t), s.Beta.SMTP, "alice@alfa.example", []string{"bob@beta.example", "bruna@beta.example"}, late); err != nil {
 		t.Fatal(err)
 	}
 	_, body, _ := bytes.Cut(late, []byte("\r\n\r\n"))
-	raw := anomaly(t, s, "bob@beta.example", "ex late")
+	raw := anomaly(t, s, "bruna@beta.example", "ex late")
 	if !strings.Contains(readable(t, raw), "non è valido alla data di ricezione") || !bytes.Contains(raw, body) {
 		t.Errorf("the anomaly envelope says\n%s", readable(t, raw))
+	}
+	settled(t, s)
+	if mails, err := s.Mailbox(within(t), "bob@beta.example"); err != nil || len(mails) != 1 {
+		t.Errorf("bob has %d messages, want the one that he had (%v)", len(mails), err)
 	}
 	raw = []byte(compose("ex too late", "", "bob@beta.example"))
 	_, err := s.Submit(within(t), "alice@alfa.example", "alice@alfa.example", []string{"bob@beta.example"}, raw)
