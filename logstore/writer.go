@@ -237,10 +237,10 @@ func (s *SQLite) transact(ctx context.Context, jobs []job) error {
 	err = s.around(jobs[0].step(committed), func() error { return s.commit(s.conn) })
 	if err == nil {
 		s.seq, s.chain, s.mark = t.seq, t.chain, t.mark
-		s.timeline.note(s.seq)
 	} else if err = s.afterFailedCommit(ctx, t, err); err != nil {
 		return err
 	}
+	s.timeline.note(s.seq)
 	s.reach(jobs, committed)
 	return nil
 }

@@ -305,7 +305,7 @@ func flush(t *testing.T, s *stage.Stage) (busy string) {
 func eventually(t *testing.T, what string, f func() string) {
 	t.Helper()
 	ctx := within(t)
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		answer := f()

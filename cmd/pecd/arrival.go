@@ -124,7 +124,6 @@ func (a *arrival) dealWith(ctx context.Context) {
 		a.log.Warn("a message of ours is not certified mail to ourselves: the MTA gets it", "msgid", a.m.Header.Get("Message-ID"))
 		return
 	}
-	a.name()
 	if err := a.receive(ctx); err != nil {
 		a.putOff(err)
 	}
@@ -399,11 +398,11 @@ func (a *arrival) infected(ctx context.Context, c choice, why points.Reason) err
 	if err != nil || len(c.to) == 0 {
 		return err
 	}
-	if a.found.Provider.ServiceMailbox == "" {
-		return a.envelope(ctx, c, []points.Finding{{Says: points.Infected, Virus: why.Italian}})
-	}
 	a.log.Warn("virus in an envelope", "virus", why.Italian)
 	a.metrics.infected.WithLabelValues(infectedEnvelope).Inc()
+	if a.found.Provider.ServiceMailbox == "" {
+		return a.envelope(ctx, c, []points.Finding{{Says: points.Refused, Reason: why}}) // see tellable
+	}
 	outcomes := make([]delivery.Outcome, len(c.to))
 	for i := range outcomes {
 		outcomes[i] = delivery.Outcome{Kind: pec.KindVirus, Error: pec.ErrorVirus, Detail: why.Italian}

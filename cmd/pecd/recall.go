@@ -76,7 +76,7 @@ func (a *arrival) parts(ctx context.Context, claim reception.Found, rep *signer.
 		}
 		p := list[at]
 		p.at, p.status, p.env.Recipients = append(p.at, i), append(p.status, a.status[i]), append(p.env.Recipients, a.env.Recipients[i])
-		if name != "" {
+		if name != "" || a.found.Class != reception.Other {
 			p.call(len(p.at)-1, names[i])
 		}
 	}
@@ -95,14 +95,7 @@ func (a *arrival) part(from string, claim reception.Found, rep *signer.Report) *
 	return &part{arrival: &p, from: from}
 }
 
-// name calls the recipients as the envelope does.
-func (a *arrival) name() {
-	for i, n := range a.found.Names(addresses(a.env.Recipients)) {
-		a.call(i, n)
-	}
-}
-
-// call calls recipient i by the name n.
+// call calls recipient i by the name n, which the envelope gives him.
 func (a *arrival) call(i int, n pec.Address) {
 	if string(n) == a.env.Recipients[i] {
 		return
@@ -134,15 +127,14 @@ func (o *office) sentBy(name string, certificate []byte) *directory.Provider {
 }
 
 // tellable returns findings as they can be acted on. Where the sender's provider has left
-// the directory nobody can be told of a virus: the envelope waits, until the non-delivery
-// notice that ends all waiting tells the sender himself.
+// the directory nobody can be told of a virus: the sender himself hears of it, in a
+// non-delivery notice.
 func (a *arrival) tellable(findings []points.Finding) []points.Finding {
 	worst, _ := points.Worst(findings)
 	if worst.Says != points.Infected || a.found.Provider.ServiceMailbox != "" {
 		return findings
 	}
-	a.log.Warn("a virus of which nobody can be told: the envelope waits", "virus", worst.Virus, "provider", a.found.Provider.Name)
-	return []points.Finding{{Check: worst.Check}}
+	return []points.Finding{{Check: worst.Check, Says: points.Refused, Reason: points.Reason{Cause: points.Virus, Italian: worst.Virus, English: worst.Virus}}}
 }
 
 // taken reports whether m was taken in charge for one of rcpts. Then port 25 must not

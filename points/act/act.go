@@ -191,7 +191,7 @@ func (c *Clerk) TakenFrom(ctx context.Context, f reception.Found, rcpts []pec.Ad
 			continue
 		}
 		if from[r.Key()] == "" {
-			if err := c.takenAt(ctx, f, since[i], from); err != nil {
+			if err := c.takenAt(ctx, f, r, since[i], from); err != nil {
 				return nil, err
 			}
 		}
@@ -202,19 +202,27 @@ func (c *Clerk) TakenFrom(ctx context.Context, f reception.Found, rcpts []pec.Ad
 	return names, nil
 }
 
-// takenAt enters into from, by recipient, whose envelope was taken in charge at the
-// instant at. Another provider may have used its identifier in the same second, but for
+// takenAt enters into from, by recipient, whose envelope was taken in charge for rcpt, and
+// for others with him, at the instant at. Another provider may have used its identifier in the same second, but for
 // a sender of its own.
-func (c *Clerk) takenAt(ctx context.Context, f reception.Found, at time.Time, from map[string]string) error {
+func (c *Clerk) takenAt(ctx context.Context, f reception.Found, rcpt pec.Address, at time.Time, from map[string]string) error {
 	q := logstore.Query{Identifier: f.Event.Identifier, Since: at, Until: at.Add(1)}
-	return c.Store.Search(ctx, q, func(e logstore.Entry) error {
-		if e.Type == logstore.EntryType(pec.KindTakeCharge) && e.Sender.Same(f.Event.Sender) {
-			for _, r := range e.Taken {
-				from[r.Key()] = e.SendingProvider
-			}
+	err := c.Store.Search(ctx, q, func(e logstore.Entry) error {
+		if e.Type != logstore.EntryType(pec.KindTakeCharge) || !e.Sender.Same(f.Event.Sender) {
+			return nil
+		}
+		for _, r := range e.Taken {
+			from[r.Key()] = e.SendingProvider
+		}
+		if from[rcpt.Key()] != "" {
+			return errFound
 		}
 		return nil
 	})
+	if errors.Is(err, errFound) {
+		return nil
+	}
+	return err
 }
 
 // Concluded returns for each of rcpts whether its delivery receipt, non-delivery

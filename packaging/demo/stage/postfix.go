@@ -5,6 +5,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
@@ -202,11 +203,41 @@ func (m *MailServer) Queue(ctx context.Context) ([]string, error) {
 	if m.Sendmail != nil {
 		return m.sendmailMessages()
 	}
+	some, err := m.queues()
+	if err != nil || !some {
+		return nil, err
+	}
 	out, err := exec.CommandContext(ctx, "postqueue", "-c", m.PostfixDir, "-j").Output()
 	if err != nil {
 		return nil, fmt.Errorf("postqueue: %w", err)
 	}
 	return strings.FieldsFunc(string(out), func(r rune) bool { return r == '\n' }), nil
+}
+
+// queues reports whether Postfix has any message in its queue. Who waits for an empty
+// one asks often, and to start a program each time costs more than the mail does. The
+// folders are looked at in the order in which a message goes through them, and, since one
+// that was deferred comes back, twice.
+func (m *MailServer) queues() (bool, error) {
+	for _, folder := range []string{"maildrop", "incoming", "active", "deferred", "incoming", "active", "hold"} {
+		some := false
+		err := filepath.WalkDir(filepath.Join(filepath.Dir(m.PostfixDir), "queue", folder), func(_ string, d fs.DirEntry, err error) error {
+			switch {
+			case errors.Is(err, fs.ErrNotExist): // it has just left, or Postfix was never started
+				return nil
+			case err != nil:
+				return err
+			case !d.IsDir():
+				some = true
+				return fs.SkipAll
+			}
+			return nil
+		})
+		if err != nil || some {
+			return some, err
+		}
+	}
+	return false, nil
 }
 
 // PutOff reports whether a message of Queue has been tried and must wait.
