@@ -147,7 +147,7 @@ func sendmailSites(st *stage.Stage) []broken {
 		}, words: "everybody may write to ", ids: []string{"socket-unsafe"}},
 		{name: "nobody at port 25", main: " ", from: "Name=MTA, Family=inet, Addr=127.0.0.1, Port=" + portOf(st.Alfa.SMTP), to: "Name=MTA, Family=inet, Addr=127.0.0.1, Port=1",
 			words: "MTA: dial tcp 127.0.0.1:1", ids: []string{"port-closed"}},
-		{name: "no listener", from: "Port=" + portOf(st.Alfa.Reinject) + ", M=S')dnl", to: "Port=" + portOf(st.Alfa.SMTP) + ", M=S, InputMailFilters=gate')dnl",
+		{name: "no listener", from: "Port=" + portOf(st.Alfa.Reinject) + ", Listen=1024, M=S')dnl", to: "Port=" + portOf(st.Alfa.SMTP) + ", M=S, InputMailFilters=gate')dnl",
 			words: "listens at inet:" + st.Alfa.Reinject, ids: []string{"listener-missing"}},
 		{name: "no port 25", from: "DAEMON_OPTIONS(`Name=MTA", to: "dnl (`Name=MTA", words: "listens at port 25", ids: []string{"port25-missing"}},
 		{name: "no submission", from: "DAEMON_OPTIONS(`Name=MSA", to: "dnl (`Name=MSA", words: "lets users log in", ids: []string{"submission-missing"}},
