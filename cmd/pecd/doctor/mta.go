@@ -298,6 +298,7 @@ func (v *visit) arrival(ctx context.Context) {
 	// Of what stands in a table that cannot be read nothing is known: that is told alone.
 	domains := len(p.InDoubt(ctx, "mydestination", "virtual_mailbox_domains", "relay_domains")) > 0
 	routes := domains || len(p.InDoubt(ctx, "transport_maps")) > 0
+	p.Learn(ctx, v.want.Domains)
 	for _, d := range v.want.Domains {
 		if p.Class(ctx, d) == "" {
 			if domains {

@@ -24,6 +24,7 @@ func (pl *planner) arrival() error {
 		pl.add("lmtp", "unix", "lmtp", "-", "delivers to pecd")
 	}
 	var lost, strange []string
+	pl.pf.Learn(pl.ctx, pl.want.Domains)
 	for _, d := range pl.want.Domains {
 		if !pl.routes(d) {
 			lost = append(lost, d)

@@ -67,16 +67,31 @@ func (p *Postfix) aside(ctx context.Context, t, domain string, answers, listed m
 	return found
 }
 
-// List returns what is in a table, with keys in lower case, and whether that is all.
+// List returns what is in a table, with keys in lower case, and whether that is all. The
+// map must not be changed.
 func (p *Postfix) List(ctx context.Context, table string) (content map[string]string, all bool) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	content = map[string]string{}
 	table = unproxied(table)
 	if kind, _, _ := strings.Cut(table, ":"); !slices.Contains([]string{"hash", "btree", "lmdb", "cdb", "dbm", "sdbm", "texthash", "inline"}, kind) {
-		return content, false
+		return nil, false
 	}
+	p.mu.Lock()
+	content, known := p.listed[table]
+	p.mu.Unlock()
+	if known {
+		return content, true
+	}
+	content = map[string]string{}
 	out, err := run(ctx, "postmap", "-c", p.Dir, "-s", table)
+	if ctx.Err() != nil {
+		return content, true
+	}
+	defer func() {
+		p.mu.Lock()
+		p.listed[table] = content
+		p.mu.Unlock()
+	}()
 	if err != nil {
 		return content, true // one that cannot be read is told elsewhere
 	}

@@ -22,39 +22,54 @@ const (
 	maxNew  = 20
 )
 
-// rehearse makes the plan's changes to main.cf and master.cf on a copy, by the same
-// commands that a person would use, and returns the new contents.
+// rehearse makes the plan's changes to main.cf and master.cf on a copy of what was read,
+// by the same commands that a person would use, and returns the new contents. The plan
+// keeps them: what is put in place is what was shown.
 func (p *Postfix) rehearse(ctx context.Context, plan *Plan) (after map[string][]byte, err error) {
+	if plan.after != nil {
+		return plan.after, nil
+	}
 	dir, err := os.MkdirTemp("", "pecd-setup-")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	for _, name := range configFiles {
-		b, err := os.ReadFile(filepath.Join(p.Dir, name))
-		if err != nil {
-			return nil, err
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), p.files[name], 0o600); err != nil {
 			return nil, err
 		}
 	}
 	if err := plan.write(ctx, dir); err != nil {
 		return nil, err
 	}
-	return contents(dir)
+	plan.after, err = contents(dir)
+	return plan.after, err
 }
 
-// write makes the changes in dir by postconf(1): one by one, because Postfix 3.7 and
-// later add what is new to main.cf in an order that differs each time.
+// write makes the changes in dir by postconf(1). What main.cf has keeps its place. What
+// is new there goes one by one, because Postfix 3.7 and later add it in an order that
+// differs each time.
 func (p *Plan) write(ctx context.Context, dir string) error {
+	var there, services []string
+	var steps [][]string
 	for _, c := range p.Params {
-		if _, err := run(ctx, "postconf", "-c", dir, "-e", c.Name+"="+c.New); err != nil {
-			return err
+		if change := c.Name + "=" + c.New; c.Had {
+			there = append(there, change)
+		} else {
+			steps = append(steps, []string{"-e", change})
 		}
 	}
 	for _, e := range p.Services {
-		if _, err := run(ctx, "postconf", "-c", dir, "-M", e.Key+"="+e.New); err != nil {
+		services = append(services, e.Key+"="+e.New)
+	}
+	if len(there) > 0 {
+		steps = append(steps, append([]string{"-e"}, there...))
+	}
+	if len(services) > 0 {
+		steps = append(steps, append([]string{"-M"}, services...))
+	}
+	for _, args := range steps {
+		if _, err := run(ctx, "postconf", append([]string{"-c", dir}, args...)...); err != nil {
 			return err
 		}
 	}
@@ -81,14 +96,10 @@ func (p *Postfix) Diff(ctx context.Context, plan *Plan, to io.Writer) error {
 	if err != nil {
 		return err
 	}
-	before, err := contents(p.Dir)
-	if err != nil {
-		return err
-	}
 	var out bytes.Buffer
 	for _, name := range configFiles {
 		file := filepath.Join(p.Dir, name)
-		hunks := diff(lines(before[name]), lines(after[name]))
+		hunks := diff(lines(p.files[name]), lines(after[name]))
 		if len(hunks) > 0 {
 			fmt.Fprintf(&out, "--- %s\n+++ %s\n", file, file)
 		}

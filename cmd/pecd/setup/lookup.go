@@ -151,6 +151,35 @@ var classes = []struct{ domains, transport string }{
 	{"relay_domains", "relay_transport"},
 }
 
+// Learn asks the tables for all of these domains at once: Class and Route then know what
+// they say, and need not start a program for each domain.
+func (p *Postfix) Learn(ctx context.Context, domains []string) {
+	var routes []string
+	for _, d := range domains {
+		routes = append(routes, above(d)...)
+	}
+	p.Answers(ctx, p.Get("transport_maps"), distinct(append(routes, "*")))
+	for _, c := range classes {
+		names := domains
+		if c.domains == "relay_domains" {
+			names = nil
+			for _, d := range domains {
+				names = append(names, p.parents(d, c.domains)...)
+			}
+		}
+		for _, w := range Words(p.Get(c.domains)) {
+			if strings.Contains(w, ":") && !filepath.IsAbs(w) {
+				p.askAll(ctx, w, distinct(names))
+			}
+		}
+	}
+}
+
+// distinct are the names of a list, each once.
+func distinct(names []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(names)))
+}
+
 // Class returns the list in which a domain stands; "" if Postfix does not take mail
 // for it.
 func (p *Postfix) Class(ctx context.Context, domain string) string {

@@ -45,6 +45,8 @@ type Plan struct {
 	Files    []File
 	// Notes are what pecd setup leaves to the administrator.
 	Notes []string
+
+	after map[string][]byte // main.cf and master.cf with it, once it was rehearsed
 }
 
 // Empty reports whether nothing must change.

@@ -31,8 +31,9 @@ type Postfix struct {
 
 	mu     sync.Mutex // guards what follows
 	asked  map[question]answer
-	tried  map[string]bool  // tables that were asked
-	broken map[string]error // tables that cannot be read, as far as they were asked
+	tried  map[string]bool              // tables that were asked
+	broken map[string]error             // tables that cannot be read, as far as they were asked
+	listed map[string]map[string]string // what is in a table, as far as that was asked
 }
 
 // Read asks postconf(1) for the instance in dir. dir "" is the default instance, and
@@ -48,7 +49,7 @@ func Read(ctx context.Context, dir string) (*Postfix, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Postfix{Dir: dir, set: map[string]bool{}, asked: map[question]answer{}, tried: map[string]bool{}, broken: map[string]error{}}
+	p := &Postfix{Dir: dir, set: map[string]bool{}, asked: map[question]answer{}, tried: map[string]bool{}, broken: map[string]error{}, listed: map[string]map[string]string{}}
 	var own, fields, options map[string]string
 	files, ferr := contents(dir) // before postconf: a change meanwhile must not go unseen
 	g, gctx := errgroup.WithContext(ctx)

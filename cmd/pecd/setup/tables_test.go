@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,5 +88,48 @@ func TestTableNotMade(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestLearn: what was learned of many domains at once is what each would have been
+// answered alone, and no table is opened again for it.
+func TestLearn(t *testing.T) {
+	t.Parallel()
+	dir := instance(t, "", panels["plain"].master)
+	tables := map[string]string{
+		"transport_maps":          "pec.example lmtp:unix:/run/pecd/lmtp.sock\n.beta.example smtp:[192.0.2.1]\n* smtp:[192.0.2.2]\n",
+		"virtual_mailbox_domains": "pec.example OK\nmail.beta.example OK\n",
+		"relay_domains":           "gamma.example OK\n",
+	}
+	for name, text := range tables {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		postconf(t, dir, "-e", name+"=texthash:"+filepath.Join(dir, name))
+	}
+	domains := []string{"pec.example", "mail.beta.example", "beta.example", "gamma.example", "sub.gamma.example", "elsewhere.example", "pec.example"}
+	say := func(p *Postfix) (all []string) {
+		for _, d := range domains {
+			all = append(all, d+" "+p.Class(t.Context(), d)+" "+p.Route(t.Context(), d))
+		}
+		return all
+	}
+	alone, learned := say(read(t, dir)), read(t, dir)
+	learned.Learn(t.Context(), domains)
+	for name := range tables {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := say(learned); !slices.Equal(got, alone) {
+		t.Errorf("learned:\n%s\nalone:\n%s", strings.Join(got, "\n"), strings.Join(alone, "\n"))
+	}
+	want := []string{
+		"pec.example virtual_mailbox_domains lmtp:unix:/run/pecd/lmtp.sock", "mail.beta.example virtual_mailbox_domains smtp:[192.0.2.1]",
+		"beta.example  smtp:[192.0.2.2]", "gamma.example relay_domains smtp:[192.0.2.2]", "sub.gamma.example relay_domains smtp:[192.0.2.2]",
+		"elsewhere.example  smtp:[192.0.2.2]", "pec.example virtual_mailbox_domains lmtp:unix:/run/pecd/lmtp.sock",
+	}
+	if !slices.Equal(alone, want) {
+		t.Errorf("answers:\n%s", strings.Join(alone, "\n"))
 	}
 }
