@@ -1,15 +1,12 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"strings"
-	"time"
 	"unicode"
 
 	"pecd/lmtp"
@@ -18,6 +15,7 @@ import (
 	"pecd/pec/issue"
 	"pecd/pec/message"
 	"pecd/points"
+	"pecd/points/act"
 	"pecd/points/delivery"
 	"pecd/points/reception"
 )
@@ -305,8 +303,12 @@ func (a *arrival) envelope(ctx context.Context, c choice, findings []points.Find
 		return a.uncertifiable(ctx, c, findings, err)
 	}
 	a.atStep(stepTakenInCharge)
+	source := logstore.KeptReception
 	if findings == nil {
-		findings = a.look(ctx, points.Delivery)
+		findings, source = a.look(ctx, points.Delivery), logstore.KeptDelivery
+		if worst, _ := points.Worst(findings); worst.Says == points.Infected {
+			a.metrics.infected.WithLabelValues(infectedEnvelope).Inc()
+		}
 	}
 	findings = a.tellable(findings)
 	results, err := a.handOver(ctx, c.to, findings)
@@ -326,7 +328,7 @@ func (a *arrival) envelope(ctx context.Context, c choice, findings []points.Find
 	if len(d.Outcomes) == 0 {
 		return err
 	}
-	return errors.Join(a.conclude(ctx, c, d.Outcomes, logstore.KeptDelivery), err)
+	return errors.Join(a.conclude(ctx, c, d.Outcomes, virusIn(findings, source)), err)
 }
 
 // uncertifiable deals with err, for which no receipt about the envelope was issued. What
@@ -360,27 +362,21 @@ func (a *arrival) open(ctx context.Context, c choice) (open choice, err error) {
 	return open, nil
 }
 
-// handOver delivers the envelope, unless findings hold it back.
-func (a *arrival) handOver(ctx context.Context, to []pec.Address, findings []points.Finding) ([]delivery.Result, error) {
-	worst, found := points.Worst(findings)
-	if !found {
-		return a.deliver(ctx, to, make([]bool, len(to)), a.whole())
+// virusIn is the virus for which findings hold an envelope back; nil if it is not one.
+func virusIn(findings []points.Finding, source string) *act.Virus {
+	switch worst, found := points.Worst(findings); {
+	case found && worst.Says == points.Infected:
+		return &act.Virus{Name: worst.Virus, Source: source}
+	case found && worst.Reason.Cause == points.Virus: // see tellable
+		return &act.Virus{Name: worst.Reason.Italian, Source: source}
 	}
-	a.log.Warn("not delivered", "findings", describe(findings))
-	results := make([]delivery.Result, len(to))
-	for i, r := range to {
-		results[i].Recipient = r
-		if worst.Says != points.Unavailable {
-			results[i].Answer = delivery.Held
-		}
-	}
-	return results, nil
+	return nil
 }
 
 // conclude certifies outcomes. A refusal for good has become a non-delivery
 // notice: for the MTA the matter is closed, and no bounce of its own must follow.
-func (a *arrival) conclude(ctx context.Context, c choice, outcomes []delivery.Outcome, source string) error {
-	if err := a.office.clerk.Deliver(ctx, a.found, a.whole(), source, c.to, outcomes); err != nil {
+func (a *arrival) conclude(ctx context.Context, c choice, outcomes []delivery.Outcome, virus *act.Virus) error {
+	if err := a.office.clerk.Deliver(ctx, a.found, a.whole(), virus, c.to, outcomes); err != nil {
 		return err
 	}
 	for j, o := range outcomes {
@@ -407,7 +403,7 @@ func (a *arrival) infected(ctx context.Context, c choice, why points.Reason) err
 	for i := range outcomes {
 		outcomes[i] = delivery.Outcome{Kind: pec.KindVirus, Error: pec.ErrorVirus, Detail: why.Italian}
 	}
-	err = a.conclude(ctx, c, outcomes, logstore.KeptReception)
+	err = a.conclude(ctx, c, outcomes, &act.Virus{Name: why.Italian, Source: logstore.KeptReception})
 	return a.uncertifiable(ctx, c, []points.Finding{{Says: points.Refused, Reason: why}}, err)
 }
 
@@ -466,87 +462,4 @@ func (a *arrival) messageID() string { return strings.Trim(a.m.Header.Get("Messa
 // whole is the message as it came.
 func (a *arrival) whole() message.Content {
 	return message.Section(a.body, message.Range{Len: a.body.Size()})
-}
-
-// deliver hands c to the mailbox store for those of to that are not done, and
-// returns a result for each of to.
-func (a *arrival) deliver(ctx context.Context, to []pec.Address, done []bool, c message.Content) ([]delivery.Result, error) {
-	results := make([]delivery.Result, len(to))
-	var open []int
-	var rcpts []string
-	for i, r := range to {
-		results[i].Recipient = r
-		if !done[i] {
-			open, rcpts = append(open, i), append(rcpts, cmp.Or(a.mailboxes[r], string(r)))
-		}
-	}
-	if len(rcpts) == 0 {
-		return results, nil
-	}
-	// Of a receipt nothing is signed, but for the notice that follows from one of a virus.
-	signs := a.found.Class == reception.Envelope || a.found.Event.Kind == pec.KindVirus
-	if err := a.dispel(ctx, signs); err != nil {
-		return nil, err
-	}
-	// Some at a time, and no longer than leaves time to certify what the store has
-	// said: its answers come when it is done with all whom it was given.
-	asked, cancel := context.WithTimeout(ctx, cmp.Or(a.storeTime, storeTime))
-	defer cancel()
-	for len(rcpts) > 0 && asked.Err() == nil {
-		n := min(len(rcpts), storePortion)
-		answers, err := a.mailbox.Deliver(asked, a.env.Sender, rcpts[:n], c.Size(), a.scan.Facts().EightBit,
-			func(w io.Writer) error {
-				_, err := c.WriteTo(w)
-				if err == nil {
-					a.wait.owes()
-				}
-				return err
-			})
-		a.wait.owesNot()
-		if err != nil {
-			a.log.Error("mailbox store", "err", err)
-			break
-		}
-		a.atStep(stepStored)
-		for j, s := range answers {
-			a.answered(&results[open[j]], s)
-		}
-		open, rcpts = open[n:], rcpts[n:]
-	}
-	return results, nil
-}
-
-// How the mailbox store is asked: how long all in all, and how many recipients of one
-// message at a time. The door allows itself five minutes.
-const (
-	storeTime    = 4 * time.Minute
-	storePortion = 50
-)
-
-// closingTime is what is left at least for what follows when the mailbox store has
-// answered: hundreds of receipts may have to be signed, by a slow key.
-const closingTime = time.Minute
-
-// closing is the context of what follows the mailbox store's answers. Also where time
-// is over, or pecd is stopping, they must be certified: else the store gets the
-// message again, and again nobody hears of it.
-func closing(ctx context.Context) (context.Context, context.CancelFunc) {
-	until := time.Now().Add(closingTime)
-	if end, ok := ctx.Deadline(); ok && end.After(until) {
-		until = end
-	}
-	return context.WithDeadline(context.WithoutCancel(ctx), until)
-}
-
-// answered notes what the mailbox store said of one recipient.
-func (a *arrival) answered(r *delivery.Result, s lmtp.Status) {
-	r.Answer, r.Code = result(s)
-	r.Text = s.Text
-	if a.direct && r.Answer == delivery.Never {
-		// The MTA may know the address by another name. It asks the store again.
-		r.Answer = delivery.NotNow
-	}
-	if r.Answer != delivery.Delivered {
-		a.log.Warn("mailbox store refused", "recipient", r.Recipient, "code", s.Code, "enhanced", r.Code, "text", s.Text)
-	}
 }

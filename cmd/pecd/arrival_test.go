@@ -290,7 +290,7 @@ func TestConcludedIsNotTakenAgain(t *testing.T) {
 	rep, err := w.Verifier.Verify(m, pointstest.At)
 	found := reception.Examine(m, rep, err, w.Directory, pointstest.At.Location())
 	o := delivery.Outcome{Kind: pec.KindVirus, Error: pec.ErrorVirus, Detail: "Eicar"}
-	if err := a.office.clerk.Deliver(t.Context(), found, message.Text(raw), logstore.KeptReception, []pec.Address{pec.Address(to[0])}, []delivery.Outcome{o}); err != nil {
+	if err := a.office.clerk.Deliver(t.Context(), found, message.Text(raw), &act.Virus{Name: "Eicar", Source: logstore.KeptReception}, []pec.Address{pec.Address(to[0])}, []delivery.Outcome{o}); err != nil {
 		t.Fatal(err)
 	}
 	if s := w.bring(t.Context(), raw, to...)[0]; !s.OK() {

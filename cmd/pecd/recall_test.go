@@ -308,8 +308,8 @@ func TestGateKnowsTaken(t *testing.T) {
 }
 
 // TestVirusNobodyCanBeTold: a virus is found in what was taken in charge from a provider
-// that has left the directory. The envelope is neither delivered nor refused: its sender
-// hears from us, once.
+// that has left the directory. The envelope is neither delivered nor refused, and kept
+// apart: its sender hears from us, once.
 func TestVirusNobodyCanBeTold(t *testing.T) {
 	w := newBeta(t)
 	raw, to := w.envelopeTo(1)
@@ -355,6 +355,9 @@ func TestVirusNobodyCanBeTold(t *testing.T) {
 		}
 		if n, v := w.entries(logstore.EntryType(pec.KindNonDelivery)), w.entries(logstore.EntryType(pec.KindVirus)); n != tt.notices || v != 0 || w.count(&w.mailbox) != 0 {
 			t.Errorf("after %v: %d notices to the sender, %d of a virus, %d copies", tt.ahead, n, v, w.count(&w.mailbox))
+		}
+		if kept, err := w.doors.store.Infected(t.Context(), logstore.InfectedQuery{}); err != nil || len(kept) != 1 || kept[0].Virus != "Eicar" || kept[0].Source != logstore.KeptReception {
+			t.Errorf("after %v the virus store has %+v, %v", tt.ahead, kept, err)
 		}
 		a.body.Close()
 	}

@@ -258,11 +258,16 @@ func others(kind pec.Kind, k logstore.Key) (keys []logstore.Key) {
 	return keys
 }
 
+// A Virus is what was found in an envelope, and by which point: logstore.KeptReception or
+// logstore.KeptDelivery.
+type Virus struct{ Name, Source string }
+
 // Deliver issues what a delivery point decided about each of rcpts: a delivery
 // receipt, a non-delivery notice (RFC 6109, 3.3.2 and 3.3.3), or a notice to the
-// sender's provider that a virus was found (3.2.3). Then envelope, the whole of
-// the message that arrived, is kept apart. It is all one transaction.
-func (c *Clerk) Deliver(ctx context.Context, f reception.Found, envelope message.Content, source string, rcpts []pec.Address, outcomes []delivery.Outcome) error {
+// sender's provider that a virus was found (3.2.3). Where there is a virus, whoever is
+// told of it, envelope, the whole of the message that arrived, is kept apart. It is all
+// one transaction.
+func (c *Clerk) Deliver(ctx context.Context, f reception.Found, envelope message.Content, virus *Virus, rcpts []pec.Address, outcomes []delivery.Outcome) error {
 	tx := logstore.Tx{At: c.instant()}
 	facts, err := originalFacts(f, outcomes)
 	if err != nil {
@@ -285,9 +290,9 @@ func (c *Clerk) Deliver(ctx context.Context, f reception.Found, envelope message
 			// this, however long the receipt is on its way to him.
 			a.Answer = &logstore.Answer{Identifier: f.Event.Identifier, Recipients: []pec.Address{rcpts[i]}, Kind: o.Kind}
 		}
-		if o.Kind == pec.KindVirus && !kept {
+		if virus != nil && !kept {
 			kept = true
-			a.Keep = keep(envelope, o.Detail, source, tx.At)
+			a.Keep = keep(envelope, virus.Name, virus.Source, tx.At)
 		}
 		tx.Acts = append(tx.Acts, a)
 	}

@@ -126,7 +126,7 @@ func (d *desk) deliver(ctx context.Context, f reception.Found, results []deliver
 	for i, r := range results {
 		rcpts[i] = r.Recipient
 	}
-	return d.Deliver(ctx, f, message.Text([]byte(original)), logstore.KeptDelivery, rcpts, o.Outcomes)
+	return d.Deliver(ctx, f, message.Text([]byte(original)), nil, rcpts, o.Outcomes)
 }
 
 func (d *desk) outgoing(t *testing.T) []logstore.Outgoing {

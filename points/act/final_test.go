@@ -10,6 +10,7 @@ import (
 	"pecd/pec"
 	"pecd/pec/message"
 	"pecd/points/access"
+	"pecd/points/act"
 	"pecd/points/delivery"
 	"pecd/points/pointstest"
 	"pecd/points/reception"
@@ -70,7 +71,7 @@ func TestOneLastWord(t *testing.T) {
 			return d.deliver(ctx, f, []delivery.Result{{Recipient: "anna@ALFA.example", Answer: delivery.Never, Code: "5.2.2"}})
 		},
 		"infected": func(d *desk, f reception.Found) error {
-			return d.Deliver(ctx, f, message.Text([]byte(original)), logstore.KeptReception, anna, infected)
+			return d.Deliver(ctx, f, message.Text([]byte(original)), &act.Virus{Name: virus, Source: logstore.KeptReception}, anna, infected)
 		},
 		"bounced": func(d *desk, f reception.Found) error { d.bounced(t, f); return nil },
 	}
@@ -115,7 +116,7 @@ func TestVirusAmongOurs(t *testing.T) {
 	d.Secret = []byte("secret")
 	f := d.ours(t)
 	o := delivery.Outcome{Kind: pec.KindVirus, Error: pec.ErrorVirus, Detail: virus}
-	if err := d.Deliver(ctx, f, message.Text([]byte(original)), logstore.KeptReception, anna, []delivery.Outcome{o}); err != nil {
+	if err := d.Deliver(ctx, f, message.Text([]byte(original)), &act.Virus{Name: virus, Source: logstore.KeptReception}, anna, []delivery.Outcome{o}); err != nil {
 		t.Fatal(err)
 	}
 	d.bounced(t, f)

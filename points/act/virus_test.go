@@ -13,6 +13,7 @@ import (
 	"pecd/pec/message"
 	"pecd/points"
 	"pecd/points/access"
+	"pecd/points/act"
 	"pecd/points/delivery"
 	"pecd/points/pointstest"
 )
@@ -77,7 +78,7 @@ func TestVirusNotice(t *testing.T) {
 	both := []pec.Address{"bob@beta.example", "Bruna@beta.example"} // who was written to as bruna@
 	outcome := delivery.Outcome{Kind: pec.KindVirus, Error: pec.ErrorVirus, Detail: virus}
 	for range 2 { // a copy comes again
-		if err := beta.Deliver(ctx, f, sent[0].Content, logstore.KeptReception, both, []delivery.Outcome{outcome, outcome}); err != nil {
+		if err := beta.Deliver(ctx, f, sent[0].Content, &act.Virus{Name: outcome.Detail, Source: logstore.KeptReception}, both, []delivery.Outcome{outcome, outcome}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -139,7 +140,7 @@ func TestVirusNoticeComesLate(t *testing.T) {
 	o := delivery.Outcome{Kind: pec.KindVirus, Error: pec.ErrorVirus, Detail: virus}
 	forgetful := newDesk(t, w, w.Beta) // the same provider with an empty register
 	for _, d := range []*desk{beta, forgetful} {
-		if err := d.Deliver(ctx, f, sent[0].Content, logstore.KeptReception, bob, []delivery.Outcome{o}); err != nil {
+		if err := d.Deliver(ctx, f, sent[0].Content, &act.Virus{Name: o.Detail, Source: logstore.KeptReception}, bob, []delivery.Outcome{o}); err != nil {
 			t.Fatal(err)
 		}
 	}
