@@ -70,16 +70,21 @@ func (r *Reader) IssuedAt(ctx context.Context, keys []Key) ([]time.Time, error) 
 	return out, nil
 }
 
+// issuedSQL takes seq from the row with the least date, as SQLite promises of min(). To
+// sort for that one row takes it two to five times as long.
+const issuedSQL = "SELECT seq, min((SELECT at FROM entry WHERE entry.seq = issued.seq)) FROM issued WHERE " + issuedAs
+
 // issued returns the first entry of those that were committed with k, and its date; 0
 // and zero if there is none.
 func (r *Reader) issued(ctx context.Context, k Key) (seq int64, at time.Time, err error) {
-	var ns sql.NullInt64
-	err = r.db.QueryRowContext(ctx, "SELECT seq, at FROM entry WHERE seq IN (SELECT seq FROM issued WHERE "+issuedAs+") ORDER BY at LIMIT 1",
-		k.issuedArgs()...).Scan(&seq, &ns)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+	var first, ns sql.NullInt64
+	if err := r.db.QueryRowContext(ctx, issuedSQL, k.issuedArgs()...).Scan(&first, &ns); err != nil {
 		return 0, time.Time{}, failure("looking up keys", err)
 	}
-	return seq, instant(ns), nil
+	if !ns.Valid {
+		return 0, time.Time{}, nil
+	}
+	return first.Int64, instant(ns), nil
 }
 
 // LongIssued reports for each key whether the act that was committed with it is as old

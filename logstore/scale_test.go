@@ -237,6 +237,14 @@ func scaleBenchmarks(b *testing.B, dir string, n int64) {
 			}
 		}
 	})
+	b.Run("issued-at", func(b *testing.B) { // as it is asked for each recipient of an envelope
+		keys := []Key{{Kind: "prova", Origin: "Alfa", Identifier: middle[0].Identifier, Recipient: middle[0].Recipients[0].Address}}
+		for range b.N {
+			if _, err := s.IssuedAt(context.Background(), keys); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 	b.Run("stories", func(b *testing.B) { scaleStories(b, s, n) })
 	b.Run("overdue", func(b *testing.B) { scaleOverdue(b, s, n) })
 	b.Run("append", func(b *testing.B) { scaleAppend(b, s) })
