@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -46,26 +45,20 @@ type recordPurge struct {
 // newRecord returns the record of an act; a key that it names twice counts once.
 func newRecord(e Entry, keys []Key) record {
 	r := record{Entry: e}
-	for i, k := range keys {
-		if repeated(keys[:i], k) {
+	known := make(map[Key]bool, len(keys))
+	for _, k := range keys {
+		rk := recordKey{Kind: k.Kind, Origin: k.Origin, Recipient: k.Recipient.Key()}
+		k.Recipient = pec.Address(rk.Recipient)
+		if known[k] {
 			continue
 		}
-		rk := recordKey{Kind: k.Kind, Origin: k.Origin, Recipient: k.Recipient.Key()}
+		known[k] = true
 		if k.Identifier != e.Identifier {
 			rk.Identifier = &k.Identifier
 		}
 		r.Keys = append(r.Keys, rk)
 	}
 	return r
-}
-
-func repeated(keys []Key, k Key) bool {
-	for _, o := range keys {
-		if o.Kind == k.Kind && o.Origin == k.Origin && o.Identifier == k.Identifier && o.Recipient.Same(k.Recipient) {
-			return true
-		}
-	}
-	return false
 }
 
 // encode returns the line, without its end.
@@ -98,15 +91,15 @@ type issuedRow struct{ identifier, kind, origin, recipient string }
 
 // issued returns the rows of the keys, each once.
 func (r record) issued() []issuedRow {
-	rows := make([]issuedRow, 0, len(r.Keys))
+	rows, known := make([]issuedRow, 0, len(r.Keys)), make(map[issuedRow]bool, len(r.Keys))
 	for _, k := range r.Keys {
 		id := r.Identifier
 		if k.Identifier != nil {
 			id = *k.Identifier
 		}
 		row := issuedRow{valid(string(id)), valid(k.Kind), valid(k.Origin), valid(k.Recipient)}
-		if !slices.Contains(rows, row) { // two may differ in octets that are no text
-			rows = append(rows, row)
+		if !known[row] { // two may differ in octets that are no text
+			known[row], rows = true, append(rows, row)
 		}
 	}
 	return rows
