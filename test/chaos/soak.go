@@ -159,12 +159,8 @@ func (w *world) temporary(p *stage.Provider) (files []string, err error) {
 }
 
 // idleMore is by how much goroutines and descriptors may differ between two moments at
-// rest: one look at the figures is open, and a timer may just have fired. The store opens
-// each of its four reading connections, of two descriptors, when it first needs one more.
-const (
-	idleMore    = 3
-	idleReaders = 3 * 2
-)
+// rest: one look at the figures is open, and a timer may just have fired.
+const idleMore = 3
 
 // compareIdle holds what both pecd hold at rest after the load against what they held before.
 func compareIdle(log io.Writer, before, after map[string]idling) (wrong []string) {
@@ -172,9 +168,8 @@ func compareIdle(log io.Writer, before, after map[string]idling) (wrong []string
 		a, b := before[domain], after[domain]
 		fmt.Fprintf(log, "%s at rest, before and after: %.0f and %.0f goroutines, %.0f and %.0f descriptors, %.1f and %.1f MB, %d and %d temporary files\n", domain,
 			a.goroutines, b.goroutines, a.descriptors, b.descriptors, a.memory/1e6, b.memory/1e6, len(a.temporary), len(b.temporary))
-		for i, more := range []float64{idleMore, idleMore + idleReaders} {
-			gauge := gauges[i]
-			if of, is := gauge.of(a.sample), gauge.of(b.sample); is > of+more {
+		for _, gauge := range gauges[:2] {
+			if of, is := gauge.of(a.sample), gauge.of(b.sample); is > of+idleMore {
 				wrong = append(wrong, fmt.Sprintf("%s: %s at rest were %.0f before the load and %.0f after it", domain, gauge.name, of, is))
 			}
 		}
