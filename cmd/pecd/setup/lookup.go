@@ -3,6 +3,7 @@ package setup
 import (
 	"context"
 	"errors"
+	"iter"
 	"maps"
 	"os"
 	"os/exec"
@@ -158,41 +159,40 @@ func (p *Postfix) Learn(ctx context.Context, domains []string) {
 	for _, d := range domains {
 		routes = append(routes, above(d)...)
 	}
-	p.Answers(ctx, p.Get("transport_maps"), distinct(append(routes, "*")))
+	p.Answers(ctx, p.Get("transport_maps"), distinct(slices.Values(append(routes, "*"))))
 	for _, c := range classes {
-		names := domains
-		if c.domains == "relay_domains" {
-			names = nil
-			for _, d := range domains {
-				names = append(names, p.parents(d, c.domains)...)
-			}
+		var names []string
+		for _, d := range domains {
+			names = append(names, p.namesIn(c.domains, d)...)
 		}
 		for _, w := range Words(p.Get(c.domains)) {
 			if strings.Contains(w, ":") && !filepath.IsAbs(w) {
-				p.askAll(ctx, w, distinct(names))
+				p.askAll(ctx, w, distinct(slices.Values(names)))
 			}
 		}
 	}
 }
 
 // distinct are the names of a list, each once.
-func distinct(names []string) []string {
-	return slices.Compact(slices.Sorted(slices.Values(names)))
-}
+func distinct(names iter.Seq[string]) []string { return slices.Compact(slices.Sorted(names)) }
 
 // Class returns the list in which a domain stands; "" if Postfix does not take mail
 // for it.
 func (p *Postfix) Class(ctx context.Context, domain string) string {
 	for _, c := range classes {
-		names := []string{domain}
-		if c.domains == "relay_domains" { // the only one of them that knows subdomains
-			names = p.parents(domain, c.domains)
-		}
-		if slices.ContainsFunc(names, func(n string) bool { return p.Lists(ctx, p.Get(c.domains), n) }) {
+		if slices.ContainsFunc(p.namesIn(c.domains, domain), func(n string) bool { return p.Lists(ctx, p.Get(c.domains), n) }) {
 			return c.domains
 		}
 	}
 	return ""
+}
+
+// namesIn are the names under which the list of a class may have a domain.
+func (p *Postfix) namesIn(list, domain string) []string {
+	if list == "relay_domains" { // the only one of them that knows subdomains
+		return p.parents(domain, list)
+	}
+	return []string{domain}
 }
 
 // parents are the names under which a list may have a domain: its own, and those above,

@@ -3,7 +3,6 @@ package setup
 import (
 	"context"
 	"maps"
-	"slices"
 	"strings"
 )
 
@@ -27,7 +26,7 @@ func (p *Postfix) policies(ctx context.Context, list string, domains []string) m
 	}
 	keys := p.hops(ctx, domains)
 	for len(keys) > 0 {
-		answers := p.Answers(ctx, list, slices.Compact(slices.Sorted(maps.Values(keys))))
+		answers := p.Answers(ctx, list, distinct(maps.Values(keys)))
 		for d, key := range keys {
 			if f := strings.Fields(answers[key]); len(f) > 0 {
 				levels[d] = f[0]
