@@ -20,8 +20,14 @@ import (
 	"pecd/packaging/demo/stage"
 )
 
-// A sample is what one pecd holds at a moment.
-type sample struct{ goroutines, descriptors, memory, log, files float64 }
+// A sample is what one pecd holds at a moment; database are the descriptors of SQLite,
+// which the others do not count.
+type sample struct{ goroutines, descriptors, database, memory, log, files float64 }
+
+// databaseMost is how many descriptors the database has when all its connections are
+// open, which they are when first needed: one writes and four read (logstore), two files
+// each, and one of the memory that they share.
+const databaseMost = 2*(1+4) + 1
 
 // gauges are what must not grow, and the bound of it: as many times the middle, and
 // as much more.
@@ -32,6 +38,7 @@ var gauges = []struct {
 }{
 	{"goroutines", func(s sample) float64 { return s.goroutines }, 1.2, 10},
 	{"descriptors", func(s sample) float64 { return s.descriptors }, 1.2, 10},
+	{"SQLite's descriptors", func(s sample) float64 { return s.database }, 0, databaseMost},
 	{"memory, octets", func(s sample) float64 { return s.memory }, 1.25, 8 << 20},
 	{"SQLite's log, octets", func(s sample) float64 { return s.log }, 1.1, 1 << 20},
 	{"files of bodies", func(s sample) float64 { return s.files }, 1.1, 20},
@@ -166,12 +173,15 @@ const idleMore = 3
 func compareIdle(log io.Writer, before, after map[string]idling) (wrong []string) {
 	for _, domain := range slices.Sorted(maps.Keys(after)) {
 		a, b := before[domain], after[domain]
-		fmt.Fprintf(log, "%s at rest, before and after: %.0f and %.0f goroutines, %.0f and %.0f descriptors, %.1f and %.1f MB, %d and %d temporary files\n", domain,
-			a.goroutines, b.goroutines, a.descriptors, b.descriptors, a.memory/1e6, b.memory/1e6, len(a.temporary), len(b.temporary))
+		fmt.Fprintf(log, "%s at rest, before and after: %.0f and %.0f goroutines, %.0f and %.0f descriptors, %.0f and %.0f of SQLite, %.1f and %.1f MB, %d and %d temporary files\n", domain,
+			a.goroutines, b.goroutines, a.descriptors, b.descriptors, a.database, b.database, a.memory/1e6, b.memory/1e6, len(a.temporary), len(b.temporary))
 		for _, gauge := range gauges[:2] {
 			if of, is := gauge.of(a.sample), gauge.of(b.sample); is > of+idleMore {
 				wrong = append(wrong, fmt.Sprintf("%s: %s at rest were %.0f before the load and %.0f after it", domain, gauge.name, of, is))
 			}
+		}
+		if b.database > databaseMost {
+			wrong = append(wrong, fmt.Sprintf("%s: %.0f descriptors of the database at rest, and its connections have %d", domain, b.database, databaseMost))
 		}
 		if b.files > 0 {
 			wrong = append(wrong, fmt.Sprintf("%s: %.0f bodies at rest", domain, b.files))
@@ -229,8 +239,8 @@ func (w *world) takeBoth(ctx context.Context, samples map[string][]sample) error
 		}
 		samples[p.Domain] = append(samples[p.Domain], s)
 		if len(samples[p.Domain])%10 == 0 {
-			fmt.Fprintf(w.log, "%s %s: %.0f goroutines, %.0f descriptors, %.1f MB, log %.1f MB, %.0f files\n", time.Now().Format("15:04:05"), p.Domain,
-				s.goroutines, s.descriptors, s.memory/1e6, s.log/1e6, s.files)
+			fmt.Fprintf(w.log, "%s %s: %.0f goroutines, %.0f descriptors, %.0f of SQLite, %.1f MB, log %.1f MB, %.0f files\n", time.Now().Format("15:04:05"), p.Domain,
+				s.goroutines, s.descriptors, s.database, s.memory/1e6, s.log/1e6, s.files)
 		}
 	}
 	return nil
@@ -274,19 +284,46 @@ func take(ctx context.Context, p *stage.Provider) (s sample, err error) {
 	if err != nil {
 		return s, err
 	}
-	for name, into := range map[string]*float64{"go_goroutines": &s.goroutines, "process_open_fds": &s.descriptors, "process_resident_memory_bytes": &s.memory} {
+	for name, into := range map[string]*float64{"go_goroutines": &s.goroutines, "process_resident_memory_bytes": &s.memory} {
 		if *into, err = figure(page, name); err != nil {
 			return s, err
 		}
 	}
 	store := p.Pecd.Config.Store.Path
-	st, err := os.Stat(filepath.Join(store, "pecd.db-wal"))
+	database := filepath.Join(store, "pecd.db")
+	if s.descriptors, s.database, err = descriptors(p.Pecd.PID(), database); err != nil {
+		return s, err
+	}
+	if s.database == 0 {
+		return s, fmt.Errorf("%s: pecd does not have %s open", p.Domain, database)
+	}
+	st, err := os.Stat(database + "-wal")
 	if err != nil {
 		return s, err
 	}
 	files, err := os.ReadDir(filepath.Join(store, "bodies"))
 	s.log, s.files = float64(st.Size()), float64(len(files))
 	return s, err
+}
+
+// descriptors counts those that a process has of a SQLite database and those that it has
+// of anything else.
+func descriptors(pid int, database string) (others, ofDatabase float64, err error) {
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	list, err := os.ReadDir(dir)
+	for _, fd := range list {
+		file, err := os.Readlink(filepath.Join(dir, fd.Name()))
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // closed while we looked
+		case err != nil:
+			return 0, 0, err
+		case slices.Contains([]string{database, database + "-wal", database + "-shm"}, file):
+			ofDatabase++
+		default:
+			others++
+		}
+	}
+	return others, ofDatabase, err
 }
 
 // figures is the page of all that pecd itself says. It is asked for once a sample,

@@ -228,7 +228,7 @@ func TestCompare(t *testing.T) {
 // What is held at rest after the load is what was held before, but for very little.
 func TestCompareIdle(t *testing.T) {
 	held := func(more float64, files ...string) map[string]idling {
-		return map[string]idling{"alfa.example": {sample{goroutines: 40 + more, descriptors: 40}, files}}
+		return map[string]idling{"alfa.example": {sample{goroutines: 40 + more, descriptors: 40, database: databaseMost}, files}}
 	}
 	if wrong := compareIdle(io.Discard, held(0, "a"), held(idleMore, "a")); len(wrong) != 0 {
 		t.Errorf("at the bound: %q", wrong)
@@ -236,6 +236,34 @@ func TestCompareIdle(t *testing.T) {
 	wrong := compareIdle(io.Discard, held(0, "a"), held(idleMore+1, "a", "b"))
 	if len(wrong) != 2 || !strings.Contains(wrong[0], "goroutines at rest") || !strings.HasSuffix(wrong[1], "left over: b") {
 		t.Errorf("past the bound: %q", wrong)
+	}
+	a, b := held(0), held(0)
+	b["alfa.example"] = idling{sample: sample{goroutines: 40, descriptors: 41 + idleMore, database: databaseMost + 1}}
+	wrong = compareIdle(io.Discard, a, b)
+	if len(wrong) != 2 || !strings.Contains(wrong[0], "descriptors at rest were 40 before the load and 44") || !strings.Contains(wrong[1], "12 descriptors of the database") {
+		t.Errorf("descriptors past the bounds: %q", wrong)
+	}
+}
+
+// What SQLite has open is counted apart, as the kernel names it.
+func TestDescriptors(t *testing.T) {
+	before, _, err := descriptors(os.Getpid(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	database := filepath.Join(t.TempDir(), "pecd.db")
+	for _, name := range []string{database, database + "-wal", database + "-shm", database + "-wal", database + ".old"} {
+		f, err := os.Create(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+	}
+	if others, of, err := descriptors(os.Getpid(), database); err != nil || others != before+1 || of != 4 {
+		t.Errorf("%.0f others after %.0f, %.0f of the database, %v", others, before, of, err)
+	}
+	if _, _, err := descriptors(-1, database); err == nil {
+		t.Error("the descriptors of no process")
 	}
 }
 
