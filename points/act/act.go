@@ -262,11 +262,14 @@ func others(kind pec.Kind, k logstore.Key) (keys []logstore.Key) {
 // logstore.KeptDelivery.
 type Virus struct{ Name, Source string }
 
+// errNotKept says that a virus would be certified of which nothing were kept.
+var errNotKept = errors.New("a notice of a virus without the virus that is kept")
+
 // Deliver issues what a delivery point decided about each of rcpts: a delivery
 // receipt, a non-delivery notice (RFC 6109, 3.3.2 and 3.3.3), or a notice to the
 // sender's provider that a virus was found (3.2.3). Where there is a virus, whoever is
-// told of it, envelope, the whole of the message that arrived, is kept apart. It is all
-// one transaction.
+// told of it, envelope, the whole of the message that arrived, is kept apart: no outcome
+// may be a virus without one. It is all one transaction.
 func (c *Clerk) Deliver(ctx context.Context, f reception.Found, envelope message.Content, virus *Virus, rcpts []pec.Address, outcomes []delivery.Outcome) error {
 	tx := logstore.Tx{At: c.instant()}
 	facts, err := originalFacts(f, outcomes)
@@ -275,8 +278,11 @@ func (c *Clerk) Deliver(ctx context.Context, f reception.Found, envelope message
 	}
 	kept := false
 	for i, o := range outcomes {
-		if o.Kind == "" {
+		switch {
+		case o.Kind == "":
 			continue
+		case o.Kind == pec.KindVirus && virus == nil:
+			return errNotKept
 		}
 		s, err := c.conclude(ctx, f, rcpts[i], o, tx.At, facts)
 		if err != nil {

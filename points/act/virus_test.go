@@ -77,6 +77,9 @@ func TestVirusNotice(t *testing.T) {
 	f := beta.arrive(t, octets(t, sent[0].Content))
 	both := []pec.Address{"bob@beta.example", "Bruna@beta.example"} // who was written to as bruna@
 	outcome := delivery.Outcome{Kind: pec.KindVirus, Error: pec.ErrorVirus, Detail: virus}
+	if err := beta.Deliver(ctx, f, sent[0].Content, nil, both, []delivery.Outcome{outcome, outcome}); err == nil || len(beta.outgoing(t)) != 0 {
+		t.Errorf("a virus of which nothing is kept is certified: %v", err)
+	}
 	for range 2 { // a copy comes again
 		if err := beta.Deliver(ctx, f, sent[0].Content, &act.Virus{Name: outcome.Detail, Source: logstore.KeptReception}, both, []delivery.Outcome{outcome, outcome}); err != nil {
 			t.Fatal(err)
