@@ -95,8 +95,8 @@ func garbage(t *testing.T, s *stage.Stage) {
 		t.Errorf("pecd was started anew: %v, before %v", now, running)
 	}
 	for _, p := range s.Providers() {
-		if strings.Contains(fileText(t, p.Pecd.Log)[said[p.Label]:], "panic") {
-			t.Errorf("the pecd of %s panicked", p.Label)
+		if lines := stage.Panics(fileText(t, p.Pecd.Log)[said[p.Label]:]); len(lines) > 0 {
+			t.Errorf("the pecd of %s panicked: %q", p.Label, lines)
 		}
 	}
 }

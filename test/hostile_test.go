@@ -277,8 +277,8 @@ func TestHostileCrowd(t *testing.T) {
 		t.Errorf("what was refused came %d times", n)
 	}
 	for _, p := range s.Providers() {
-		if strings.Contains(fileText(t, p.Pecd.Log), "panic") {
-			t.Errorf("the pecd of %s panicked", p.Label)
+		if lines := stage.Panics(fileText(t, p.Pecd.Log)); len(lines) > 0 {
+			t.Errorf("the pecd of %s panicked: %q", p.Label, lines)
 		}
 		eventually(t, "nothing is left over", func() string {
 			if n := descriptors(t, p); n > before[p]+20 {

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -322,18 +321,15 @@ func (w *world) ended() error {
 	return nil
 }
 
-// panics are the lines in which a pecd or a plugin says that it panicked: what
-// recovered puts a message off like any doubt, and is seen nowhere else.
+// panics are the lines in which a pecd or a plugin says that it panicked.
 func (w *world) panics() (wrong []string, err error) {
 	for _, p := range w.stage.Providers() {
 		log, err := os.ReadFile(p.Pecd.Log)
 		if err != nil {
 			return wrong, err
 		}
-		for line := range strings.Lines(string(log)) {
-			if strings.Contains(line, "panic") || strings.HasPrefix(line, "fatal error: ") {
-				wrong = append(wrong, fmt.Sprintf("%s: the log says: %s", p.Domain, strings.TrimSpace(line)))
-			}
+		for _, line := range stage.Panics(string(log)) {
+			wrong = append(wrong, fmt.Sprintf("%s: the log says: %s", p.Domain, line))
 		}
 	}
 	return wrong, nil

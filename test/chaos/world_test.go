@@ -148,7 +148,7 @@ func TestPanics(t *testing.T) {
 	w := scripted(t, "")
 	for p, log := range map[*stage.Provider]string{
 		w.stage.Alfa: "level=INFO msg=ready\nlevel=ERROR msg=\"lmtp: panic in the backend\" panic=boo\n",
-		w.stage.Beta: "level=INFO msg=ready\n",
+		w.stage.Beta: "level=INFO msg=ready\nlevel=INFO msg=\"courier: taken by the MTA\" message_id=202611301240580000lvm6nrc88vl7ksd3panicii@alfa.example\n",
 	} {
 		if err := os.WriteFile(p.Pecd.Log, []byte(log), 0o600); err != nil {
 			t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -315,6 +316,21 @@ func saysReady(log string, from int64) bool {
 	defer f.Close()
 	b, err := io.ReadAll(io.NewSectionReader(f, from, 1<<20))
 	return err == nil && (bytes.Contains(b, []byte(" msg=ready\n")) || bytes.Contains(b, []byte(" msg=ready ")))
+}
+
+// panicked is how pecd and its plugins, or the Go runtime, say that they panicked: as
+// a word, for an identifier may hold the same letters.
+var panicked = regexp.MustCompile(`\bpanic(?:ked)?\b|^fatal error: `)
+
+// Panics returns the lines of a log of pecd's in which somebody panicked: what
+// recovered puts a message off like any doubt, and is seen nowhere else.
+func Panics(log string) (list []string) {
+	for line := range strings.Lines(log) {
+		if panicked.MatchString(line) {
+			list = append(list, strings.TrimSpace(line))
+		}
+	}
+	return list
 }
 
 // PID returns the process id, or 0 if pecd does not run.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -184,6 +185,15 @@ func script(t *testing.T, body string) *Pecd {
 }
 
 const ready = `echo "time=now level=INFO msg=ready doors=2" >&2; `
+
+// What panics is found as a word, not inside of an identifier.
+func TestPanics(t *testing.T) {
+	said := []string{`level=ERROR msg="lmtp: panic in the backend" panic=boo`, `level=WARN msg="a handler panicked" plugin=x`, "panic: runtime error: index out of range", "fatal error: all goroutines are asleep"}
+	log := strings.Join(said, "\n") + "\nlevel=INFO msg=ready message_id=202611301240580000lvm6nrc88vl7ksd3panicii@alfa.example\nlevel=INFO msg=\"no fatal error: x\"\n"
+	if got := Panics(log); !slices.Equal(got, said) {
+		t.Errorf("%q", got)
+	}
+}
 
 func TestPecdStartsAndStops(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
