@@ -2,6 +2,7 @@ package setup
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,46 +35,74 @@ func (p *Postfix) rehearse(ctx context.Context, plan *Plan) (after map[string][]
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	had := map[string][]byte{}
 	for _, name := range configFiles {
-		if err := os.WriteFile(filepath.Join(dir, name), p.files[name], 0o600); err != nil {
+		had[name] = p.files[name]
+		if b := had[name]; len(b) > 0 && b[len(b)-1] != '\n' {
+			had[name] = append(slices.Clip(b), '\n') // postconf(1) would write on into the last line
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), had[name], 0o600); err != nil {
 			return nil, err
 		}
 	}
-	if err := plan.write(ctx, dir); err != nil {
+	if err := plan.write(ctx, dir, had["main.cf"]); err != nil {
 		return nil, err
 	}
 	plan.after, err = contents(dir)
 	return plan.after, err
 }
 
-// write makes the changes in dir by postconf(1). What main.cf has keeps its place. What
-// is new there goes one by one, because Postfix 3.7 and later add it in an order that
-// differs each time.
-func (p *Plan) write(ctx context.Context, dir string) error {
-	var there, services []string
-	var steps [][]string
+// write makes the changes in dir, where main.cf is what it was, by postconf(1). What
+// main.cf has keeps its place.
+func (p *Plan) write(ctx context.Context, dir string, main []byte) error {
+	var added, there, services []string
 	for _, c := range p.Params {
 		if change := c.Name + "=" + c.New; c.Had {
 			there = append(there, change)
 		} else {
-			steps = append(steps, []string{"-e", change})
+			added = append(added, change)
 		}
 	}
 	for _, e := range p.Services {
 		services = append(services, e.Key+"="+e.New)
 	}
-	if len(there) > 0 {
-		steps = append(steps, append([]string{"-e"}, there...))
-	}
-	if len(services) > 0 {
-		steps = append(steps, append([]string{"-M"}, services...))
-	}
-	for _, args := range steps {
-		if _, err := run(ctx, "postconf", append([]string{"-c", dir}, args...)...); err != nil {
+	for _, step := range []struct {
+		flag string
+		args []string
+		then func() error
+	}{{"-e", added, func() error { return p.sort(filepath.Join(dir, "main.cf"), main) }}, {"-e", there, nil}, {"-M", services, nil}} {
+		if len(step.args) == 0 {
+			continue
+		}
+		if _, err := run(ctx, "postconf", append([]string{"-c", dir, step.flag}, step.args...)...); err != nil {
 			return err
+		}
+		if step.then != nil {
+			if err := step.then(); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// sort puts the lines that postconf(1) has added behind those that main.cf had into the
+// plan's order: Postfix 3.7 and later add them in one that differs each time.
+func (p *Plan) sort(file string, had []byte) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	added, ok := bytes.CutPrefix(b, had)
+	if !ok {
+		return nil // it did more than add, and the order is its own
+	}
+	place := func(line string) int {
+		name, _, _ := strings.Cut(line, "=")
+		return slices.IndexFunc(p.Params, func(c Param) bool { return c.Name == strings.TrimSpace(name) })
+	}
+	list := slices.SortedStableFunc(strings.Lines(string(added)), func(a, b string) int { return cmp.Compare(place(a), place(b)) })
+	return os.WriteFile(file, slices.Concat(had, []byte(strings.Join(list, ""))), 0o600)
 }
 
 // contents reads main.cf and master.cf of a directory.

@@ -15,7 +15,7 @@ import (
 func hosting(t *testing.T, panel string) string {
 	t.Helper()
 	dir := instance(t, "", "")
-	own := strings.NewReplacer("DIR", dir).Replace("queue_directory = DIR/queue\ndata_directory = DIR/data\nmaillog_file = DIR/maillog\nmaillog_file_prefixes = DIR\nmyhostname = mail.pec.example\nalias_maps =\nsmtpd_sender_login_maps = static:all\n") // the panels' tables are in databases
+	own := places(dir) + "myhostname = mail.pec.example\nalias_maps =\nsmtpd_sender_login_maps = static:all\n" // the panels' tables are in databases
 	for name, more := range map[string]string{"main.cf": own, "master.cf": "postlog unix-dgram n - n - 1 postlogd\n"} {
 		b, err := os.ReadFile(filepath.Join("testdata", "panels", panel, name))
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,31 +42,36 @@ var panels = map[string]struct{ main, master string }{
 
 const base = "postlog unix-dgram n - n - 1 postlogd\ncleanup unix n - y - 0 cleanup\nlmtp unix - - y - - lmtp\nsmtp unix - - y - - smtp\n"
 
-// instance writes a private configuration.
+// instance writes a private configuration. The other directories of its Postfix are
+// beside it: within it, each check would complain of their owners.
 func instance(t *testing.T, main, master string) string {
 	t.Helper()
 	// Not t.TempDir: Postfix's own user must get there.
-	dir, err := os.MkdirTemp("", "pecd-setup-test-")
+	root, err := os.MkdirTemp("", "pecd-setup-test-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
+	t.Cleanup(func() { os.RemoveAll(root) })
+	if err := os.Chmod(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	queue, data := filepath.Join(dir, "queue"), filepath.Join(dir, "data")
-	for _, d := range []string{queue, data} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
+	dir := filepath.Join(root, "etc")
+	if err := errors.Join(os.Mkdir(dir, 0o755), stage.Spool(filepath.Join(root, "queue"), filepath.Join(root, "data"))); err != nil {
+		t.Fatal(err)
 	}
-	main = "compatibility_level = 3.6\nqueue_directory = " + queue + "\ndata_directory = " + data + "\nmaillog_file = " + dir + "/maillog\nmaillog_file_prefixes = " + dir + "\nmyhostname = mail.pec.example\nmydestination =\nalias_maps =\n# kept\n" + main
+	main = "compatibility_level = 3.6\n" + places(dir) + "myhostname = mail.pec.example\nmydestination =\nalias_maps =\n# kept\n" + main
 	for name, text := range map[string]string{"main.cf": main, "master.cf": "# kept too\n" + master} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return dir
+}
+
+// places are the settings that say where the directories of an instance are.
+func places(dir string) string {
+	root := filepath.Dir(dir)
+	return "queue_directory = " + root + "/queue\ndata_directory = " + root + "/data\nmaillog_file = " + root + "/maillog\nmaillog_file_prefixes = " + root + "\n"
 }
 
 func read(t *testing.T, dir string) *Postfix {
@@ -108,12 +114,15 @@ func TestPanels(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := read(t, dir)
+			pl := plan(t, p)
 			var diff bytes.Buffer
-			if err := p.Diff(t.Context(), plan(t, p), &diff); err != nil {
+			if err := p.Diff(t.Context(), pl, &diff); err != nil {
 				t.Fatal(err)
 			}
 			t.Log(diff.String())
-			apply(t, p)
+			if _, err := p.Apply(t.Context(), pl, wants(), noon); err != nil {
+				t.Fatal(err)
+			}
 			now := read(t, dir)
 			for _, s := range now.Submissions(wants().Reinject) {
 				list := Milters(now.In(s, "smtpd_milters"))
@@ -199,8 +208,8 @@ func TestDKIM(t *testing.T) {
 func TestChroot(t *testing.T) {
 	f := panels["plain"]
 	dir := instance(t, f.main, f.master)
-	w := wants()
-	w.Access, w.Gate, w.LMTP = "unix:"+dir+"/queue/pecd/access.sock", "unix:"+dir+"/queue/pecd/gate.sock", "unix:"+dir+"/queue/pecd/lmtp.sock"
+	w, queue := wants(), "unix:"+filepath.Dir(dir)+"/queue/pecd/"
+	w.Access, w.Gate, w.LMTP = queue+"access.sock", queue+"gate.sock", queue+"lmtp.sock"
 	p := read(t, dir)
 	pl, err := p.Plan(t.Context(), w)
 	if err != nil {
@@ -225,10 +234,67 @@ func TestInstances(t *testing.T) {
 	}
 }
 
+// TestOrder: what main.cf gets stands behind what it had, in the plan's order.
+func TestOrder(t *testing.T) {
+	for _, end := range []string{"\n", ""} {
+		dir := instance(t, "# the last line"+end, panels["plain"].master)
+		p := read(t, dir)
+		pl := plan(t, p)
+		after, err := p.rehearse(t.Context(), pl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, added, ok := strings.Cut(string(after["main.cf"]), "# the last line\n")
+		var got, want []string
+		for line := range strings.Lines(added) {
+			name, _, _ := strings.Cut(line, " = ")
+			got = append(got, name)
+		}
+		for _, c := range pl.Params {
+			if !c.Had {
+				want = append(want, c.Name)
+			}
+		}
+		if !ok || len(want) < 5 || !slices.Equal(got, want) {
+			t.Errorf("main.cf that ends with %q: added %q, planned %q", end, got, want)
+		}
+	}
+}
+
+// TestNoEnd: a main.cf and master.cf whose last lines do not end come back as they were.
+func TestNoEnd(t *testing.T) {
+	t.Parallel()
+	dir := instance(t, "relayhost = mail.example", strings.TrimSuffix(panels["plain"].master, "\n"))
+	before, err := contents(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, read(t, dir))
+	if got := read(t, dir).Get("relayhost"); got != "mail.example" {
+		t.Errorf("relayhost is %q", got)
+	}
+	undo(t, dir)
+	after, err := contents(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range before {
+		if !bytes.Equal(before[name], after[name]) {
+			t.Errorf("%s is not what it was:\n%s", name, after[name])
+		}
+	}
+}
+
 // TestDiffApplies: patch(1) makes of the old files what Apply makes of them.
 func TestDiffApplies(t *testing.T) {
-	f := panels["iRedMail"]
-	dir := instance(t, f.main, f.master)
+	for _, end := range []string{"", "# the last line, without an end"} {
+		f := panels["iRedMail"]
+		diffApplies(t, instance(t, f.main+end, f.master+end))
+	}
+}
+
+func diffApplies(t *testing.T, dir string) {
+	t.Helper()
 	p := read(t, dir)
 	pl := plan(t, p)
 	var diff bytes.Buffer

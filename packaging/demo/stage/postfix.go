@@ -93,10 +93,13 @@ func render(name string, view any) ([]byte, error) {
 
 func (s *Stage) writePostfix(m *MailServer, o Options) error {
 	dir := filepath.Dir(m.PostfixDir)
-	for _, d := range []string{dir, m.PostfixDir, filepath.Join(dir, "queue"), filepath.Join(dir, "data")} {
+	for _, d := range []string{dir, m.PostfixDir} {
 		if err := makeDir(d, 0o755); err != nil {
 			return err
 		}
+	}
+	if err := Spool(filepath.Join(dir, "queue"), filepath.Join(dir, "data")); err != nil {
+		return err
 	}
 	postfix, err := lookupUser("postfix")
 	if err != nil {
@@ -107,10 +110,8 @@ func (s *Stage) writePostfix(m *MailServer, o Options) error {
 	if err := writeFile(m.Maillog, nil, 0o644); err != nil {
 		return err
 	}
-	for _, theirs := range []string{filepath.Join(dir, "data"), m.Maillog} {
-		if err := os.Chown(theirs, postfix.uid, postfix.gid); err != nil {
-			return err
-		}
+	if err := os.Chown(m.Maillog, postfix.uid, postfix.gid); err != nil {
+		return err
 	}
 	// Sockets: pecd (root) makes its own here, Postfix connects through its group.
 	sock := filepath.Join(m.Dir, "sock")
@@ -125,6 +126,44 @@ func (s *Stage) writePostfix(m *MailServer, o Options) error {
 		}
 		if err := writeFile(filepath.Join(m.PostfixDir, name), b, 0o644); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// Spool makes the queue and the data directory of a Postfix, with those that postfix(1)
+// would make in them at its first start, by some forty programs.
+func Spool(queue, data string) error {
+	postfix, err := lookupUser("postfix")
+	if err != nil {
+		return err
+	}
+	g, err := user.LookupGroup("postdrop")
+	if err != nil {
+		return err
+	}
+	postdrop, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return err
+	}
+	for _, l := range []struct {
+		in       string
+		mode     fs.FileMode
+		uid, gid int
+		names    []string
+	}{
+		{"", 0o755, 0, 0, []string{queue}},
+		{queue, 0o755, 0, 0, []string{"pid"}},
+		{queue, 0o700, postfix.uid, 0, []string{"active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace"}},
+		{queue, 0o730, postfix.uid, postdrop, []string{"maildrop"}},
+		{queue, 0o710, postfix.uid, postdrop, []string{"public"}},
+		{"", 0o700, postfix.uid, 0, []string{data}},
+	} {
+		for _, name := range l.names {
+			d := filepath.Join(l.in, name)
+			if err := errors.Join(makeDir(d, l.mode), os.Chown(d, l.uid, l.gid)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
