@@ -125,7 +125,7 @@ type commitJob struct {
 	tx      Tx
 	letters []letter    // by act
 	kept    []*keptFile // by act; nil where it keeps nothing
-	keeps   bool        // one of kept has got its name
+	files   []*keptFile // those of kept, each once
 	rows    map[int64]row
 	used    []int64 // bodies to which rows point in this attempt
 	pinned  []int64
@@ -154,13 +154,16 @@ func newCommitJob(s *SQLite, tx Tx) *commitJob {
 }
 
 func (j *commitJob) prepare() error {
+	files := map[*Kept]*keptFile{}
 	for i, a := range j.tx.Acts {
-		if a.Keep != nil {
-			var err error
-			if j.kept[i], err = j.store.newKeptFile(a.Keep.Content); err != nil {
+		if a.Keep != nil && files[a.Keep] == nil {
+			k, err := j.store.newKeptFile(a.Keep.Content)
+			if err != nil {
 				return fmt.Errorf("logstore: act %d: %w", i, err)
 			}
+			files[a.Keep], j.files = k, append(j.files, k)
 		}
+		j.kept[i] = files[a.Keep]
 		if a.Send == nil {
 			continue
 		}
@@ -195,10 +198,8 @@ func (j *commitJob) release() {
 	for _, id := range j.pinned {
 		errs = append(errs, j.store.unpin(id))
 	}
-	for _, k := range j.kept {
-		if k != nil {
-			errs = append(errs, k.close())
-		}
+	for _, k := range j.files {
+		errs = append(errs, k.close())
 	}
 	if err := errors.Join(errs...); err != nil {
 		j.store.log.Warn("letting go of bodies", "error", err)
@@ -257,6 +258,9 @@ func (j *commitJob) step(p phase) Step {
 // apply writes the rows of all acts whose keys are new and whose notices are due.
 func (j *commitJob) apply(ctx context.Context, t *transaction) error {
 	j.used, j.sent = nil, false
+	for _, k := range j.files {
+		k.rowed = false
+	}
 	for i := range j.tx.Acts {
 		var err error
 		if j.done[i], err = j.act(ctx, t, i); err != nil {
@@ -268,6 +272,9 @@ func (j *commitJob) apply(ctx context.Context, t *transaction) error {
 
 func (j *commitJob) act(ctx context.Context, t *transaction, i int) (bool, error) {
 	a, l, kept := j.tx.Acts[i], j.letters[i], j.kept[i]
+	if kept != nil && kept.rowed {
+		kept = nil // an act before this one has it
+	}
 	for _, keys := range [][]Key{a.Keys, a.Unless} {
 		if known, err := t.anyIssued(ctx, keys); err != nil || known {
 			return false, err
@@ -298,8 +305,10 @@ func (j *commitJob) act(ctx context.Context, t *transaction, i int) (bool, error
 	if err = t.setPolicy(ctx, a.Policy); err != nil {
 		return false, err
 	}
-	if err = t.keep(ctx, kept, a.Keep, entry, seq); err != nil {
-		return false, err
+	if kept != nil {
+		if err = t.keep(ctx, kept, a.Keep, entry, seq); err != nil {
+			return false, err
+		}
 	}
 	if a.Send == nil {
 		return true, nil
@@ -335,10 +344,8 @@ func (j *commitJob) storeBodies(ctx context.Context, t *transaction, l letter) e
 // settleKept keeps the files of infected messages to which rows point, or may
 // point; then the next start finds out.
 func (j *commitJob) settleKept(err error) {
-	for i, k := range j.kept {
-		if k != nil {
-			k.stored = j.done[i] || err != nil
-		}
+	for _, k := range j.files {
+		k.stored = k.rowed || err != nil
 	}
 }
 

@@ -32,6 +32,7 @@ type keptFile struct {
 	file   *os.File
 	digest hash.Hash
 	size   int64
+	rowed  bool // its row is written in this attempt
 	stored bool // there is a row for it, or may be
 }
 
@@ -83,10 +84,7 @@ func (k *keptFile) close() error {
 
 // syncKept is step 2 of Commit for infected messages.
 func (j *commitJob) syncKept() error {
-	for _, k := range j.kept {
-		if k == nil {
-			continue
-		}
+	for _, k := range j.files {
 		if err := j.store.sync(k.file); err != nil {
 			return failure("syncing an infected message", err)
 		}
@@ -96,21 +94,17 @@ func (j *commitJob) syncKept() error {
 
 // nameKept is step 3 of Commit for infected messages.
 func (j *commitJob) nameKept() error {
-	for _, k := range j.kept {
-		if k == nil {
-			continue
-		}
+	for _, k := range j.files {
 		if err := k.name(); err != nil {
 			return err
 		}
-		j.keeps = true
 	}
 	return nil
 }
 
 // syncKeptNames is step 4 of Commit for infected messages.
 func (j *commitJob) syncKeptNames() error {
-	if !j.keeps {
+	if len(j.files) == 0 {
 		return nil
 	}
 	if err := syncDir(virusDir(j.store.options.Dir), j.store.sync); err != nil {
@@ -122,12 +116,10 @@ func (j *commitJob) syncKeptNames() error {
 // keep writes the row of an infected message that entry e, of number seq, is
 // about.
 func (t *transaction) keep(ctx context.Context, k *keptFile, what *Kept, e Entry, seq int64) error {
-	if what == nil {
-		return nil
-	}
 	_, err := t.exec(ctx, `INSERT INTO infected (id, seq, at, identifier, sender, virus, source, size, digest, until)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, k.id, seq, e.At.UnixNano(), string(e.Identifier), string(e.Sender),
 		what.Virus, what.Source, k.size, k.sum(), what.Until.UnixNano())
+	k.rowed = err == nil
 	return err
 }
 

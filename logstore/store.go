@@ -152,7 +152,8 @@ type Act struct {
 	Notice *Notice
 	// Policy is set for its subject; nil if nothing is.
 	Policy *Policy
-	// Keep is put into the virus store; nil if nothing is.
+	// Keep is put into the virus store; nil if nothing is. Acts of one transaction may
+	// share one: it is put there once, with the first of them that is not left out.
 	Keep *Kept
 }
 

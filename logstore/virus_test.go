@@ -250,6 +250,38 @@ func (z zeros) ReadAt(p []byte, off int64) (int, error) {
 	return int(n), nil
 }
 
+// What several acts share is kept once, with the first of them that is not left out.
+func TestKeptShared(t *testing.T) {
+	dir, ctx := t.TempDir(), context.Background()
+	s := open(t, logstore.Options{Dir: dir})
+	defer closeStore(t, s)
+	tx := keeps("x")
+	a := tx.Acts[0]
+	tx.Acts = nil
+	for _, r := range []pec.Address{"a@beta.example", "b@beta.example", "c@beta.example"} {
+		a.Keys = []logstore.Key{storetest.KeyOf("k", "1@alfa.example", r)}
+		tx.Acts = append(tx.Acts, a)
+	}
+	first := logstore.Tx{At: tx.At, Acts: slices.Clone(tx.Acts[:1])}
+	first.Acts[0].Keep = nil // the last word about a was said before the virus was known
+	mustCommit(t, s, first)
+	for _, want := range [][]bool{{false, true, true}, {false, false, false}} {
+		if done, err := s.Commit(ctx, tx); err != nil || !slices.Equal(done, want) {
+			t.Errorf("done %v, %v; want %v", done, err, want)
+		}
+		list, err := s.Infected(ctx, logstore.InfectedQuery{})
+		if err != nil || len(list) != 1 || list[0].Size != 1 {
+			t.Errorf("kept %+v, %v", list, err)
+		}
+		if got := virusFiles(t, dir); len(got) != 1 {
+			t.Errorf("files %v", got)
+		}
+	}
+	if got, err := readInfected(s, 1); err != nil || got != "x" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 // A message of 30 MB goes in and out through small buffers.
 func TestKeptLarge(t *testing.T) {
 	const size = 30_000_000

@@ -276,7 +276,10 @@ func (c *Clerk) Deliver(ctx context.Context, f reception.Found, envelope message
 	if err != nil {
 		return err
 	}
-	kept := false
+	var kept *logstore.Kept
+	if virus != nil {
+		kept = keep(envelope, virus.Name, virus.Source, tx.At)
+	}
 	for i, o := range outcomes {
 		switch {
 		case o.Kind == "":
@@ -296,10 +299,7 @@ func (c *Clerk) Deliver(ctx context.Context, f reception.Found, envelope message
 			// this, however long the receipt is on its way to him.
 			a.Answer = &logstore.Answer{Identifier: f.Event.Identifier, Recipients: []pec.Address{rcpts[i]}, Kind: o.Kind}
 		}
-		if virus != nil && !kept {
-			kept = true
-			a.Keep = keep(envelope, virus.Name, virus.Source, tx.At)
-		}
+		a.Keep = kept // once, whichever act is left out
 		tx.Acts = append(tx.Acts, a)
 	}
 	if len(tx.Acts) == 0 {

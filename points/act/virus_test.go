@@ -67,6 +67,27 @@ func TestNonAcceptVirus(t *testing.T) {
 	}
 }
 
+// TestVirusKeptForTheRest: of one recipient the last word was said before the virus was
+// known. The envelope is kept for the other.
+func TestVirusKeptForTheRest(t *testing.T) {
+	ctx := context.Background()
+	w := pointstest.New(t)
+	alfa, beta := newDesk(t, w, w.Alfa), newDesk(t, w, w.Beta)
+	_, sent := alfa.accept(t)
+	f := beta.arrive(t, octets(t, sent[0].Content))
+	both := []pec.Address{"bob@beta.example", "bruna@beta.example"}
+	if err := beta.Deliver(ctx, f, sent[0].Content, nil, both[:1], []delivery.Outcome{{Kind: pec.KindNonDelivery, Error: pec.ErrorOther, Detail: "full"}}); err != nil {
+		t.Fatal(err)
+	}
+	outcome := delivery.Outcome{Kind: pec.KindVirus, Error: pec.ErrorVirus, Detail: virus}
+	if err := beta.Deliver(ctx, f, sent[0].Content, &act.Virus{Name: virus, Source: logstore.KeptDelivery}, both, []delivery.Outcome{outcome, outcome}); err != nil {
+		t.Fatal(err)
+	}
+	if list := beta.kept(t); len(list) != 1 || list[0].Source != logstore.KeptDelivery {
+		t.Errorf("kept %+v", list)
+	}
+}
+
 // TestVirusNotice: an infected envelope, from the receiving provider's notice to
 // the sender's non-delivery notice (RFC 6109, 3.2.3 and 3.2.4).
 func TestVirusNotice(t *testing.T) {
