@@ -66,24 +66,23 @@ func (p *Plan) write(ctx context.Context, dir string, main []byte) error {
 	for _, e := range p.Services {
 		services = append(services, e.Key+"="+e.New)
 	}
-	for _, step := range []struct {
-		flag string
-		args []string
-		then func() error
-	}{{"-e", added, func() error { return p.sort(filepath.Join(dir, "main.cf"), main) }}, {"-e", there, nil}, {"-M", services, nil}} {
-		if len(step.args) == 0 {
-			continue
+	edit := func(flag string, args []string) error {
+		if len(args) == 0 {
+			return nil
 		}
-		if _, err := run(ctx, "postconf", append([]string{"-c", dir, step.flag}, step.args...)...); err != nil {
-			return err
-		}
-		if step.then != nil {
-			if err := step.then(); err != nil {
-				return err
-			}
-		}
+		_, err := run(ctx, "postconf", append([]string{"-c", dir, flag}, args...)...)
+		return err
 	}
-	return nil
+	if err := edit("-e", added); err != nil {
+		return err
+	}
+	if err := p.sort(filepath.Join(dir, "main.cf"), main); err != nil {
+		return err
+	}
+	if err := edit("-e", there); err != nil {
+		return err
+	}
+	return edit("-M", services)
 }
 
 // sort puts the lines that postconf(1) has added behind those that main.cf had into the
