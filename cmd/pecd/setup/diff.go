@@ -35,26 +35,29 @@ func (p *Postfix) rehearse(ctx context.Context, plan *Plan) (after map[string][]
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	had := map[string][]byte{}
 	for _, name := range configFiles {
-		had[name] = p.files[name]
-		if b := had[name]; len(b) > 0 && b[len(b)-1] != '\n' {
-			had[name] = append(slices.Clip(b), '\n') // postconf(1) would write on into the last line
+		b := p.files[name]
+		if len(b) > 0 && b[len(b)-1] != '\n' {
+			b = append(slices.Clip(b), '\n') // postconf(1) would write on into the last line
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), had[name], 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
 			return nil, err
 		}
 	}
-	if err := plan.write(ctx, dir, had["main.cf"]); err != nil {
+	if err := plan.write(ctx, dir); err != nil {
 		return nil, err
 	}
 	plan.after, err = contents(dir)
 	return plan.after, err
 }
 
-// write makes the changes in dir, where main.cf is what it was, by postconf(1). What
-// main.cf has keeps its place.
-func (p *Plan) write(ctx context.Context, dir string, main []byte) error {
+// write makes the changes in dir by postconf(1). What main.cf has keeps its place.
+func (p *Plan) write(ctx context.Context, dir string) error {
+	main := filepath.Join(dir, "main.cf")
+	had, err := os.ReadFile(main)
+	if err != nil {
+		return err
+	}
 	var added, there, services []string
 	for _, c := range p.Params {
 		if change := c.Name + "=" + c.New; c.Had {
@@ -76,7 +79,7 @@ func (p *Plan) write(ctx context.Context, dir string, main []byte) error {
 	if err := edit("-e", added); err != nil {
 		return err
 	}
-	if err := p.sort(filepath.Join(dir, "main.cf"), main); err != nil {
+	if err := p.sort(main, had); err != nil {
 		return err
 	}
 	if err := edit("-e", there); err != nil {

@@ -86,6 +86,20 @@ func read(t *testing.T, dir string) *Postfix {
 	return p
 }
 
+// wantFiles holds main.cf and master.cf against what they shall be.
+func wantFiles(t *testing.T, dir string, want map[string][]byte) {
+	t.Helper()
+	got, err := contents(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range want {
+		if !bytes.Equal(got[name], want[name]) {
+			t.Errorf("%s is not what it should be:\n%s", name, got[name])
+		}
+	}
+}
+
 func plan(t *testing.T, p *Postfix) *Plan {
 	t.Helper()
 	pl, err := p.Plan(t.Context(), wants())
@@ -139,15 +153,7 @@ func TestPanels(t *testing.T) {
 			if _, left, err := now.Undo(t.Context()); err != nil || len(left) > 0 {
 				t.Fatal(left, err)
 			}
-			after, err := contents(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for name := range before {
-				if !bytes.Equal(before[name], after[name]) {
-					t.Errorf("%s is not what it was:\n%s", name, after[name])
-				}
-			}
+			wantFiles(t, dir, before)
 		})
 	}
 }
@@ -172,13 +178,9 @@ func TestPutBack(t *testing.T) {
 	if _, err := p.Apply(t.Context(), pl, wants(), noon); !errors.Is(err, ErrPostfix) || !strings.Contains(err.Error(), "still be due") {
 		t.Errorf("half a plan: %v", err)
 	}
-	after, err := contents(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	left, err := filepath.Glob(filepath.Join(dir, "pecd*"))
-	if err != nil || len(left) > 0 || !bytes.Equal(before["main.cf"], after["main.cf"]) || !bytes.Equal(before["master.cf"], after["master.cf"]) {
-		t.Errorf("left behind: %v", left)
+	wantFiles(t, dir, before)
+	if left, err := filepath.Glob(filepath.Join(dir, "pecd*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 	if _, _, err := p.Undo(t.Context()); !errors.Is(err, ErrNothing) {
 		t.Errorf("undo: %v", err)
@@ -274,15 +276,7 @@ func TestNoEnd(t *testing.T) {
 		t.Errorf("relayhost is %q", got)
 	}
 	undo(t, dir)
-	after, err := contents(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name := range before {
-		if !bytes.Equal(before[name], after[name]) {
-			t.Errorf("%s is not what it was:\n%s", name, after[name])
-		}
-	}
+	wantFiles(t, dir, before)
 }
 
 // TestDiffApplies: patch(1) makes of the old files what Apply makes of them.
@@ -310,15 +304,7 @@ func diffApplies(t *testing.T, dir string) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	got, err := contents(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name := range want {
-		if !bytes.Equal(got[name], want[name]) {
-			t.Errorf("%s:\n%s", name, got[name])
-		}
-	}
+	wantFiles(t, dir, want)
 }
 
 // FuzzWords: whatever stands in a list, reading it ends and loses nothing but blanks
