@@ -123,9 +123,8 @@ func (a Act) check(at time.Time) error {
 type commitJob struct {
 	store   *SQLite
 	tx      Tx
-	letters []letter    // by act
-	kept    []*keptFile // by act; nil where it keeps nothing
-	files   []*keptFile // those of kept, each once
+	letters []letter // by act
+	kept    map[*Kept]*keptFile
 	rows    map[int64]row
 	used    []int64 // bodies to which rows point in this attempt
 	pinned  []int64
@@ -147,23 +146,21 @@ type row struct {
 func newCommitJob(s *SQLite, tx Tx) *commitJob {
 	return &commitJob{
 		store: s, tx: tx,
-		letters: make([]letter, len(tx.Acts)), kept: make([]*keptFile, len(tx.Acts)), rows: map[int64]row{},
+		letters: make([]letter, len(tx.Acts)), kept: map[*Kept]*keptFile{}, rows: map[int64]row{},
 		spool: &spool{store: s, copies: map[copyKey]*body{}},
 		done:  make([]bool, len(tx.Acts)), outcome: make(chan error, 1),
 	}
 }
 
 func (j *commitJob) prepare() error {
-	files := map[*Kept]*keptFile{}
 	for i, a := range j.tx.Acts {
-		if a.Keep != nil && files[a.Keep] == nil {
+		if a.Keep != nil && j.kept[a.Keep] == nil {
 			k, err := j.store.newKeptFile(a.Keep.Content)
 			if err != nil {
 				return fmt.Errorf("logstore: act %d: %w", i, err)
 			}
-			files[a.Keep], j.files = k, append(j.files, k)
+			j.kept[a.Keep] = k
 		}
-		j.kept[i] = files[a.Keep]
 		if a.Send == nil {
 			continue
 		}
@@ -198,7 +195,7 @@ func (j *commitJob) release() {
 	for _, id := range j.pinned {
 		errs = append(errs, j.store.unpin(id))
 	}
-	for _, k := range j.files {
+	for _, k := range j.kept {
 		errs = append(errs, k.close())
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -258,7 +255,7 @@ func (j *commitJob) step(p phase) Step {
 // apply writes the rows of all acts whose keys are new and whose notices are due.
 func (j *commitJob) apply(ctx context.Context, t *transaction) error {
 	j.used, j.sent = nil, false
-	for _, k := range j.files {
+	for _, k := range j.kept {
 		k.rowed = false
 	}
 	for i := range j.tx.Acts {
@@ -271,7 +268,8 @@ func (j *commitJob) apply(ctx context.Context, t *transaction) error {
 }
 
 func (j *commitJob) act(ctx context.Context, t *transaction, i int) (bool, error) {
-	a, l, kept := j.tx.Acts[i], j.letters[i], j.kept[i]
+	a, l := j.tx.Acts[i], j.letters[i]
+	kept := j.kept[a.Keep]
 	if kept != nil && kept.rowed {
 		kept = nil // an act before this one has it
 	}
@@ -344,7 +342,7 @@ func (j *commitJob) storeBodies(ctx context.Context, t *transaction, l letter) e
 // settleKept keeps the files of infected messages to which rows point, or may
 // point; then the next start finds out.
 func (j *commitJob) settleKept(err error) {
-	for _, k := range j.files {
+	for _, k := range j.kept {
 		k.stored = k.rowed || err != nil
 	}
 }

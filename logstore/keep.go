@@ -84,7 +84,7 @@ func (k *keptFile) close() error {
 
 // syncKept is step 2 of Commit for infected messages.
 func (j *commitJob) syncKept() error {
-	for _, k := range j.files {
+	for _, k := range j.kept {
 		if err := j.store.sync(k.file); err != nil {
 			return failure("syncing an infected message", err)
 		}
@@ -94,7 +94,7 @@ func (j *commitJob) syncKept() error {
 
 // nameKept is step 3 of Commit for infected messages.
 func (j *commitJob) nameKept() error {
-	for _, k := range j.files {
+	for _, k := range j.kept {
 		if err := k.name(); err != nil {
 			return err
 		}
@@ -104,7 +104,7 @@ func (j *commitJob) nameKept() error {
 
 // syncKeptNames is step 4 of Commit for infected messages.
 func (j *commitJob) syncKeptNames() error {
-	if len(j.files) == 0 {
+	if len(j.kept) == 0 {
 		return nil
 	}
 	if err := syncDir(virusDir(j.store.options.Dir), j.store.sync); err != nil {
