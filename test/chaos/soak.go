@@ -278,7 +278,7 @@ func typicalOf(list []sample, of func(sample) float64) float64 {
 	return v[len(v)/2]
 }
 
-// take reads a provider's own figures and looks at its store.
+// take reads a provider's own figures and looks at its process and its store.
 func take(ctx context.Context, p *stage.Provider) (s sample, err error) {
 	page, err := figures(ctx, p)
 	if err != nil {
